@@ -1,0 +1,22 @@
+//! What the kernel and the host tool say to each other, in one place.
+//!
+//! Three channels cross the border of the guest, and each has its module:
+//!
+//! ```text
+//!   host tool `ferry`                        guest
+//!   ─────────────────                        ─────
+//!   options, input file  ── fw_cfg ───────▶  [`options`], [`fw_cfg`]
+//!   checks, test results ◀─ second serial ▶  [`link`]
+//!   how the run ended    ◀─ debug-exit ────  [`exit`]
+//! ```
+//!
+//! The first serial port carries text for people only: nothing on the host parses it, with one
+//! exception, code addresses that are replaced by symbols (see [`symbol`]).
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod exit;
+pub mod fw_cfg;
+pub mod link;
+pub mod options;
+pub mod symbol;

@@ -1,0 +1,169 @@
+//! The kernel's options: a short text of `key=value` lines.
+//!
+//! Text, because a person who starts the kernel by hand then can write it. The host tool writes it
+//! with [`Options`]' `Display`, the kernel reads it with [`Options::parse`]; a line that is not
+//! understood is an error that names it, never ignored.
+use core::fmt;
+
+/// What the kernel shall do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Command<'a> {
+    /// Ferry the input to the device and back.
+    #[default]
+    Demo,
+    /// Run these in-kernel tests, in the order in which the kernel lists them.
+    Test(Selection<'a>),
+    /// Send the names of all in-kernel tests.
+    ListTests,
+}
+
+/// Which in-kernel tests shall run: exact names separated by commas, or `*` for every test.
+///
+/// A kernel that was lost to one test is booted again with the names that are left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Selection<'a>(pub &'a str);
+
+impl<'a> Selection<'a> {
+    /// Every test there is.
+    pub const ALL: Selection<'static> = Selection("*");
+
+    /// Whether the test of this full path shall run.
+    pub fn wants(self, name: &str) -> bool {
+        self == Self::ALL || self.names().any(|wanted| wanted == name)
+    }
+
+    /// The names as they were written; with [`Selection::ALL`] the one name `*`.
+    pub fn names(self) -> impl Iterator<Item = &'a str> {
+        self.0.split(',').filter(|name| !name.is_empty())
+    }
+}
+
+/// A step that shall fail, for fault injection: the `count`-th one of its kind, counted from 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inject {
+    /// Which kind of step.
+    pub step: InjectStep,
+    /// Which one of them, from 1.
+    pub count: u64,
+}
+
+/// A kind of step that can be made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InjectStep {
+    /// Allocation of a RAM frame.
+    Alloc,
+    /// Allocation of a device frame.
+    DeviceAlloc,
+    /// Copy of one page between RAM and the device.
+    Copy,
+}
+
+impl InjectStep {
+    /// Every kind, with the name it has in options.
+    pub const NAMES: &'static [(&'static str, InjectStep)] =
+        &[("alloc", Self::Alloc), ("device-alloc", Self::DeviceAlloc), ("copy", Self::Copy)];
+}
+
+impl Inject {
+    /// Reads `STEP:N`, such as `copy:3`.
+    ///
+    /// # Errors
+    /// `None` where the step has no such name or `N` is not a number from 1.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, count) = text.split_once(':')?;
+        let (_, step) = InjectStep::NAMES.iter().find(|(known, _)| *known == name)?;
+        match count.parse() {
+            Ok(count) if count > 0 => Some(Self { step: *step, count }),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Inject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = InjectStep::NAMES.iter().find(|(_, step)| *step == self.step).map_or("?", |(name, _)| name);
+        write!(f, "{name}:{}", self.count)
+    }
+}
+
+/// Everything that the kernel can be told at its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options<'a> {
+    /// What to do.
+    pub command: Command<'a>,
+    /// The step that shall fail, if one shall.
+    pub inject: Option<Inject>,
+}
+
+/// A line of the options text that is not understood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadLine<'a>(pub &'a str);
+
+impl<'a> Options<'a> {
+    /// Reads the options text.
+    ///
+    /// # Errors
+    /// The first line that is not understood.
+    pub fn parse(text: &'a str) -> Result<Self, BadLine<'a>> {
+        let mut options = Self::default();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            match line.split_once('=') {
+                Some(("command", "demo")) => options.command = Command::Demo,
+                Some(("command", "list-tests")) => options.command = Command::ListTests,
+                Some(("test", name)) => options.command = Command::Test(Selection(name)),
+                Some(("inject", inject)) => options.inject = Some(Inject::parse(inject).ok_or(BadLine(line))?),
+                _ => return Err(BadLine(line)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl fmt::Display for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.command {
+            Command::Demo => writeln!(f, "command=demo")?,
+            Command::ListTests => writeln!(f, "command=list-tests")?,
+            Command::Test(selection) => writeln!(f, "test={}", selection.0)?,
+        }
+        if let Some(inject) = self.inject {
+            writeln!(f, "inject={inject}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let some = Command::Test(Selection("frame::buddy::splits,frame::buddy::merges"));
+        for command in [Command::Demo, Command::ListTests, Command::Test(Selection::ALL), some] {
+            for inject in [None, Some(Inject { step: InjectStep::DeviceAlloc, count: 7 })] {
+                let options = Options { command, inject };
+                assert_eq!(Options::parse(&options.to_string()), Ok(options));
+            }
+        }
+    }
+
+    #[test]
+    fn a_selection_wants_whole_names_only() {
+        let some = Selection("frame::buddy::splits,entry::swap");
+        assert!(some.wants("entry::swap") && some.wants("frame::buddy::splits"));
+        assert!(!some.wants("entry") && !some.wants("entry::swap::zero") && !some.wants("*"));
+        assert!(Selection::ALL.wants("entry"));
+        assert!(!Selection("").wants(""));
+    }
+
+    #[test]
+    fn a_line_that_is_not_understood_is_named() {
+        for bad in ["speed=fast", "command=dance", "inject=copy", "inject=copy:0", "inject=copy:x", "inject=tea:1"] {
+            let text = std::format!("command=demo\n{bad}\n");
+            assert_eq!(Options::parse(&text), Err(BadLine(bad)));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The binaries that the machine boots, built with Cargo.
+//!
+//! The profile is that of this tool: a release `ferry` boots a release kernel.
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tinyjson::JsonValue;
+
+/// One program to build.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Artifact {
+    /// The PVH loader.
+    Loader,
+    /// The kernel that does the demo.
+    Kernel,
+    /// The kernel that holds the in-kernel tests.
+    TestKernel,
+}
+
+impl Artifact {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Loader => &["--package", "ferry-loader", "--bin", "ferry-loader"],
+            Self::Kernel => &["--package", "ferry-kernel", "--bin", "ferry-kernel"],
+            Self::TestKernel => {
+                &["--package", "ferry-kernel", "--features", "ferry-kernel/tests", "--bin", "ferry-kernel-tests"]
+            }
+        }
+    }
+
+    fn binary(self) -> &'static str {
+        match self {
+            Self::Loader => "ferry-loader",
+            Self::Kernel => "ferry-kernel",
+            Self::TestKernel => "ferry-kernel-tests",
+        }
+    }
+}
+
+/// Why there is no such program.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// Cargo cannot be run.
+    #[error("cannot run {}: {source}; install Rust from https://rustup.rs", .program.to_string_lossy())]
+    NoCargo {
+        /// What was run.
+        program: OsString,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The source does not compile; Cargo's messages are on the terminal.
+    #[error("{} does not build; Cargo's messages are above", .0.binary())]
+    Build(Artifact),
+    /// Cargo succeeded without naming what it made.
+    #[error("Cargo built {} but did not say where; check that this Cargo is the one of Rust 1.95 or newer", .0.binary())]
+    NotNamed(Artifact),
+}
+
+/// The directory of the workspace.
+pub fn workspace() -> &'static Path {
+    const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
+    Path::new(PACKAGE).ancestors().nth(2).unwrap_or(Path::new(PACKAGE))
+}
+
+/// The Cargo to use: the one that runs this process, if one does.
+pub fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Builds `artifact` if anything has changed and returns the path of the program.
+///
+/// # Errors
+/// [`ArtifactError`] where Cargo is missing or the build fails.
+pub fn build(artifact: Artifact) -> Result<PathBuf, ArtifactError> {
+    let program = cargo();
+    let mut command = Command::new(&program);
+    command.current_dir(workspace()).args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    command.args(artifact.arguments()).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().map_err(|source| ArtifactError::NoCargo { program, source })?;
+    if !output.status.success() {
+        return Err(ArtifactError::Build(artifact));
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages.lines().find_map(|line| executable(line, artifact.binary())).ok_or(ArtifactError::NotNamed(artifact))
+}
+
+/// The path in one of Cargo's messages, where that is about the program `name`.
+fn executable(message: &str, name: &str) -> Option<PathBuf> {
+    let JsonValue::Object(message) = message.parse().ok()? else { return None };
+    let JsonValue::Object(target) = message.get("target")? else { return None };
+    match (target.get("name")?, message.get("executable")?) {
+        (JsonValue::String(target), JsonValue::String(path)) if target == name => Some(PathBuf::from(path)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_found_in_cargos_messages() {
+        let library = r#"{"reason":"compiler-artifact","target":{"name":"ferry-kernel"},"executable":null}"#;
+        let program =
+            r#"{"reason":"compiler-artifact","target":{"name":"ferry-kernel"},"executable":"/t/ferry-kernel"}"#;
+        assert_eq!(executable(library, "ferry-kernel"), None);
+        assert_eq!(executable(program, "ferry-loader"), None);
+        assert_eq!(executable(program, "ferry-kernel"), Some(PathBuf::from("/t/ferry-kernel")));
+        assert_eq!(executable("warning: not json", "ferry-kernel"), None);
+    }
+
+    #[test]
+    fn the_workspace_is_two_levels_up() {
+        assert!(workspace().join("boot/runner/Cargo.toml").is_file());
+    }
+}

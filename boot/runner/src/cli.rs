@@ -1,0 +1,271 @@
+//! The command line.
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ferry_protocol::options::{Inject, InjectStep};
+
+use crate::artifacts::{self, Artifact};
+use crate::error::{Error, STATUS_REFUSED};
+use crate::machine::{Accelerator, Device, MachineOptions};
+use crate::screen::Screen;
+use crate::size::Size;
+use crate::{demo, doctor, run_dir, sys, test_command};
+
+/// What a shell reports for a process that a signal ended, less the signal's number.
+const SIGNAL_STATUS: i32 = 128;
+
+/// Ferry moves anonymous pages between RAM and the memory behind a PCI BAR, and proves it from outside.
+#[derive(Parser, Debug)]
+#[command(
+    name = "ferry",
+    bin_name = "./run.sh",
+    version,
+    override_usage = "./run.sh [COMMAND] [OPTIONS]",
+    disable_help_subcommand = true
+)]
+#[command(after_help = "Without a command: demo. Exit status: 0 done and verified, 1 the system under test failed, \
+                        2 usage or environment.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Ferry a file to the device and back, with every step checked from outside
+    Demo(DemoArguments),
+    /// Run every test there is: host, simulator, in-kernel
+    Test(TestArguments),
+    /// Say what is installed, what is missing and what to run
+    Doctor,
+    /// Do the demo with this kernel (what `cargo run` calls)
+    #[command(hide = true)]
+    Boot {
+        /// The kernel's ELF
+        kernel: PathBuf,
+        #[command(flatten)]
+        demo: DemoArguments,
+    },
+}
+
+#[derive(Args, Debug)]
+struct DemoArguments {
+    /// The file to ferry [default: the kernel's own image]
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// Write the result as one JSON object
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// End the run as failed after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "300")]
+    timeout: NonZeroU32,
+    /// Let the N-th step of a kind fail: alloc:N, device-alloc:N or copy:N
+    #[arg(long, value_name = "KIND:N", value_parser = parse_inject)]
+    inject: Option<Inject>,
+    /// Show QEMU's command line
+    #[arg(long)]
+    verbose: bool,
+}
+
+#[derive(Args, Debug)]
+struct MachineArguments {
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=8))]
+    cpus: u32,
+    /// Guest RAM
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    memory: Size,
+    /// Memory behind the device's BAR, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    vram: Size,
+    /// none, or ivshmem with ,bus=root or ,bus=bridge and ,addr=SLOT
+    #[arg(long, value_name = "DEVICE", default_value = "ivshmem")]
+    device: Device,
+    /// How instructions are executed
+    #[arg(long, value_name = "ACCEL", default_value = "tcg")]
+    accel: Accelerator,
+}
+
+#[derive(Args, Debug)]
+struct TestArguments {
+    /// Run only tests whose name contains this
+    filter: Option<String>,
+    /// Take the filter as the whole name
+    #[arg(long, requires = "filter")]
+    exact: bool,
+    /// List the tests instead of running them
+    #[arg(long)]
+    list: bool,
+    /// Call an in-kernel test hung after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<NonZeroU32>,
+}
+
+impl From<MachineArguments> for MachineOptions {
+    fn from(arguments: MachineArguments) -> Self {
+        let MachineArguments { cpus, memory, vram, device, accel } = arguments;
+        Self { cpus, memory, vram, device, accelerator: accel }
+    }
+}
+
+impl DemoArguments {
+    fn into_options(self, kernel: Option<PathBuf>) -> demo::Options {
+        demo::Options {
+            kernel,
+            input: self.input,
+            machine: self.machine.into(),
+            json: self.json,
+            timeout: seconds(self.timeout),
+            inject: self.inject,
+            verbose: self.verbose,
+        }
+    }
+}
+
+fn seconds(count: NonZeroU32) -> Duration {
+    Duration::from_secs(count.get().into())
+}
+
+fn parse_inject(text: &str) -> Result<Inject, String> {
+    Inject::parse(text).ok_or_else(|| {
+        let kinds: Vec<_> = InjectStep::NAMES.iter().map(|(name, _)| format!("{name}:N")).collect();
+        format!("a step to fail is one of {}, with N from 1", kinds.join(", "))
+    })
+}
+
+/// Reads the command line, does what it says and returns the process status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if let Err(error) = clean_up_however_it_ends() {
+        eprintln!("ferry: cannot watch for signals: {error}; check the limits of this user");
+        return STATUS_REFUSED.into();
+    }
+    let cli = match Cli::try_parse_from(with_default_command(arguments.into_iter().collect())) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            eprintln!("ferry: {}", one_sentence(&error.to_string()));
+            return STATUS_REFUSED.into();
+        }
+        Err(help) => {
+            // Help and version are what was asked for; a closed pipe does not matter.
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ferry: {error}");
+            error.status().into()
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments.into_options(None), &mut Screen::new()),
+        Command::Boot { kernel, demo } => demo::run(&demo.into_options(Some(kernel)), &mut Screen::new()),
+        Command::Test(arguments) => {
+            let TestArguments { filter, exact, list, timeout } = arguments;
+            test_command::run(&test_command::Options { filter, exact, list, timeout: timeout.map(seconds) })
+        }
+        Command::Doctor => doctor::run(),
+    }
+}
+
+/// The demo is what happens without a command.
+fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    const OF_ITS_OWN: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    let needs_one = match arguments.get(1).and_then(|first| first.to_str()) {
+        Some(first) => first.starts_with('-') && !OF_ITS_OWN.contains(&first),
+        None => arguments.len() <= 1,
+    };
+    if needs_one {
+        arguments.insert(arguments.len().min(1), "demo".into());
+    }
+    arguments
+}
+
+/// The first paragraph of a message of `clap`, on one line.
+fn one_sentence(message: &str) -> String {
+    let paragraph: Vec<_> = message.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let text = paragraph.join(" ");
+    format!("{}; ./run.sh --help shows what there is", text.strip_prefix("error: ").unwrap_or(&text))
+}
+
+fn clean_up_however_it_ends() -> std::io::Result<()> {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        run_dir::remove_all();
+        default(panic);
+    }));
+    sys::on_termination(|signal| {
+        run_dir::remove_all();
+        std::process::exit(SIGNAL_STATUS + signal);
+    })
+}
+
+/// The kernel of this command line: the one that was given, or the one of the workspace, built now.
+pub(crate) fn kernel_or_built(given: Option<&PathBuf>) -> Result<PathBuf, artifacts::ArtifactError> {
+    match given {
+        Some(kernel) => Ok(kernel.clone()),
+        None => artifacts::build(Artifact::Kernel),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let arguments = std::iter::once("ferry").chain(line.split_whitespace()).map(OsString::from).collect();
+        Cli::try_parse_from(with_default_command(arguments))
+    }
+
+    fn demo(line: &str) -> DemoArguments {
+        match parse(line).unwrap().command {
+            Command::Demo(demo) => demo,
+            other => panic!("{line} became {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_is_the_demo() {
+        assert_eq!(MachineOptions::from(demo("").machine), MachineOptions::default());
+        assert_eq!(demo("--vram 4M").machine.vram, Size::mebibytes(4));
+        assert_eq!(demo("demo --inject copy:3").inject.unwrap().to_string(), "copy:3");
+        assert!(parse("--help").is_err_and(|error| !error.use_stderr()));
+        assert!(matches!(parse("doctor").unwrap().command, Command::Doctor));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_one_sentence() {
+        for (line, part) in [
+            ("dance", "'dance'"),
+            ("demo --speed 3", "'--speed'"),
+            ("--memory 1.5G", "a size is a whole number"),
+            ("--device edu", "'edu' is no device"),
+            ("--inject tea:1", "alloc:N, device-alloc:N, copy:N"),
+            ("--inject copy:0", "with N from 1"),
+            ("--timeout 0", "'--timeout <SECONDS>'"),
+            ("--cpus 9", "9 is not in 1..=8"),
+            ("--accel fast", "'--accel <ACCEL>'"),
+            ("--input", "'--input <FILE>'"),
+            ("boot", "<KERNEL>"),
+        ] {
+            let sentence = one_sentence(&parse(line).unwrap_err().to_string());
+            assert!(sentence.contains(part) && !sentence.contains('\n'), "{line}: {sentence}");
+        }
+    }
+}

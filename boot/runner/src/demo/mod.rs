@@ -1,0 +1,99 @@
+//! The demo: a file to the device and back, with every step proven from outside.
+//!
+//! ```text
+//!   Populated ─▶ Migrated ─▶ Transformed ─▶ Returned ─▶ ... next round ... ─▶ TornDown ─▶ Outcome, Done, exit
+//!       │            │             │            │                                │
+//!       └── at each checkpoint the kernel stands still, and the host looks ──────┘
+//! ```
+//!
+//! In reading order: [`verify`] (what is looked at), [`run`] (the conversation), [`summary`] (the counts of both sides
+//! against each other, and the JSON), [`report`] (what a person sees), [`failure`] (what can be wrong).
+pub mod failure;
+pub mod report;
+pub mod run;
+pub mod summary;
+pub mod verify;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ferry_protocol::options::{self, Command, Inject};
+
+use crate::artifacts::{self, Artifact};
+use crate::cli::kernel_or_built;
+use crate::error::{Error, Refusal};
+use crate::input::Input;
+use crate::machine::MachineOptions;
+use crate::qemu::{Boot, Qemu, StartError};
+use crate::run_dir;
+use crate::screen::Screen;
+use summary::Summary;
+
+/// What the demo shall do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The kernel to boot, or the workspace's own.
+    pub kernel: Option<PathBuf>,
+    /// The file to ferry, or the kernel's image.
+    pub input: Option<PathBuf>,
+    /// The machine to do it on.
+    pub machine: MachineOptions,
+    /// Where to write the result as JSON.
+    pub json: Option<PathBuf>,
+    /// When to give up.
+    pub timeout: Duration,
+    /// The step that shall fail.
+    pub inject: Option<Inject>,
+    /// Whether to show QEMU's command line.
+    pub verbose: bool,
+}
+
+/// Does the demo and shows it on `screen`.
+///
+/// # Errors
+/// Refused where it cannot start, failed where anything does not hold; in the second case the JSON is written too.
+pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
+    options.machine.check().map_err(Refusal::from)?;
+    if let Some(path) = &options.input {
+        // Refused before anything is built; read only once the kernel is there.
+        let bytes = Input::size(path).map_err(Refusal::from)?;
+        options.machine.check_input(bytes).map_err(Refusal::from)?;
+    }
+    run_dir::check_room(options.machine.backing_bytes()).map_err(StartError::from).map_err(Refusal::from)?;
+    let qemu = Qemu::find().map_err(Refusal::from)?;
+    let loader = artifacts::build(Artifact::Loader).map_err(Refusal::from)?;
+    let kernel = kernel_or_built(options.kernel.as_ref()).map_err(Refusal::from)?;
+    let input = Input::read(options.input.as_ref().unwrap_or(&kernel)).map_err(Refusal::from)?;
+    options.machine.check_input(input.bytes().len() as u64).map_err(Refusal::from)?;
+    if let Some(path) = &options.json {
+        write_json(path, "").map_err(Error::from)?;
+    }
+
+    let text = options::Options { command: Command::Demo, inject: options.inject }.to_string();
+    let boot = Boot {
+        machine: &options.machine,
+        loader: &loader,
+        kernel: &kernel,
+        options: &text,
+        input: Some(input.path()),
+        verbose: options.verbose,
+    };
+    report::introduction(screen, &options.machine, &qemu, &input);
+    screen.restart_clock();
+    let mut summary = Summary::new(&input, options.machine.cpus, options.inject.is_some());
+    let result = run::run(&boot, &input, options.timeout, &mut summary, screen);
+    screen.clear_progress();
+    summary.wall = screen.elapsed();
+    summary.error = result.as_ref().err().map(ToString::to_string);
+    if let Some(path) = &options.json {
+        write_json(path, &format!("{}\n", summary.to_json())).map_err(Error::from)?;
+    }
+    if result.is_ok() {
+        report::conclusion(screen, &summary);
+    }
+    result
+}
+
+fn write_json(path: &std::path::Path, text: &str) -> Result<(), Refusal> {
+    std::fs::write(path, text).map_err(|source| Refusal::Json { path: path.to_owned(), source })
+}

@@ -1,0 +1,131 @@
+//! The conversation with the kernel: its records in, one answer per checkpoint out.
+//!
+//! Every wait ends by the deadline of the run. The kernel waits for nothing but the answer to a checkpoint.
+use std::time::Duration;
+
+use ferry_device_model::Model;
+use ferry_protocol::exit::ExitCode;
+use ferry_protocol::link::{self, Checkpoint, FromHost, FromKernel, VERSION};
+
+use super::failure::Failure;
+use super::report;
+use super::summary::Summary;
+use super::verify::Verifier;
+use crate::error::{Error, Refusal};
+use crate::input::Input;
+use crate::qemu::{Boot, End, Event, Machine};
+use crate::screen::Screen;
+
+/// Boots, accompanies the demo to its end and judges it. `summary` holds what is known, however it ends.
+///
+/// # Errors
+/// Refused where the machine does not start, failed where anything does not hold.
+pub fn run(
+    boot: &Boot,
+    input: &Input,
+    timeout: Duration,
+    summary: &mut Summary,
+    screen: &mut Screen,
+) -> Result<(), Error> {
+    let mut machine = Machine::start(boot).map_err(Refusal::from)?;
+    screen.event("QEMU started");
+    let mut talk = Talk {
+        verifier: Verifier::new(input),
+        summary,
+        screen,
+        last: "QEMU was started".to_owned(),
+        heard: false,
+        greeted: false,
+        done: false,
+    };
+    let result = talk.converse(&mut machine, timeout);
+    summary.device_transformed = machine.device().map(Model::frames_transformed);
+    result?;
+    summary.check().map_err(Error::from)
+}
+
+/// Where the conversation is.
+struct Talk<'a> {
+    verifier: Verifier<'a>,
+    summary: &'a mut Summary,
+    screen: &'a mut Screen,
+    /// The last thing that happened, for the message at a timeout.
+    last: String,
+    /// The machine has said something, so QEMU did start it.
+    heard: bool,
+    greeted: bool,
+    done: bool,
+}
+
+impl Talk<'_> {
+    fn converse(&mut self, machine: &mut Machine, timeout: Duration) -> Result<(), Error> {
+        let deadline = machine.started() + timeout;
+        loop {
+            match machine.next(deadline) {
+                Event::Line(line) => {
+                    self.heard = true;
+                    report::console_line(self.screen, &line);
+                }
+                Event::Record(mut frame) => {
+                    self.heard = true;
+                    let bytes = frame.len();
+                    match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
+                        FromKernel::Checkpoint(checkpoint) => self.look(machine, &checkpoint)?,
+                        record => self.take(record)?,
+                    }
+                }
+                Event::Ended(end) => return self.ended(end),
+                Event::TimedOut => {
+                    let lines = machine.stop();
+                    return Err(Failure::TimedOut { limit: timeout, last: self.last.clone(), lines }.into());
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, machine: &mut Machine, checkpoint: &Checkpoint) -> Result<(), Failure> {
+        self.screen.clear_progress();
+        let Checkpoint { stage, round, .. } = *checkpoint;
+        self.last = format!("the kernel reached {stage:?}, round {round}");
+        let device = machine.device().map(Model::memory);
+        let result = match self.greeted {
+            true => self.verifier.look(machine.ram(), device, checkpoint),
+            false => return Err(Failure::Unexpected("a checkpoint before its greeting".to_owned())),
+        };
+        let answer = if result.is_ok() { FromHost::Continue } else { FromHost::Stop };
+        // A link that is closed shows as the machine's end, which is reported with its reason.
+        let _ = machine.answer(answer);
+        let seen = result.map_err(|mismatch| Failure::Mismatch { stage, round, mismatch })?;
+        self.summary.saw(checkpoint, &seen);
+        report::checkpoint(self.screen, checkpoint, &seen, &self.verifier);
+        Ok(())
+    }
+
+    fn take(&mut self, record: FromKernel) -> Result<(), Failure> {
+        match record {
+            FromKernel::Hello { version: VERSION } => self.greeted = true,
+            FromKernel::Hello { version } => return Err(Failure::Version(version)),
+            FromKernel::Progress { stage, done, total } => self.screen.progress(report::label(stage), done, total),
+            FromKernel::Stayed { round, reason, pages } => {
+                self.summary.stayed(reason, pages);
+                report::stayed(self.screen, round, reason, pages);
+            }
+            FromKernel::Outcome(outcome) => self.summary.outcome = Some(outcome),
+            FromKernel::Done => self.done = true,
+            FromKernel::Checkpoint(_)
+            | FromKernel::Test { .. }
+            | FromKernel::TestStarted { .. }
+            | FromKernel::TestEnded(_) => return Err(Failure::Unexpected(format!("{record:?}"))),
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, end: End) -> Result<(), Error> {
+        match end {
+            End::Code(ExitCode::Success) if self.done => Ok(()),
+            End::Code(ExitCode::Success) => Err(Failure::Incomplete("saying that it was done").into()),
+            End::Qemu { .. } if !self.heard => Err(Refusal::QemuGaveUp(end.to_string()).into()),
+            end => Err(Failure::Ended(end).into()),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The checks, over a guest and a device made by hand: what is right passes, and each wrong thing is noticed.
+use std::collections::BTreeMap;
+
+use ferry_device::geometry::Geometry;
+use ferry_mm::frame::{DeviceFrame, DeviceId};
+
+use super::*;
+
+const ROOT: u64 = 0x1000;
+const LEAF_TABLE: u64 = 0x4000;
+/// Where the frames of pages begin in the guest's RAM.
+const FRAMES: u64 = 0x10_0000;
+const START: u64 = 0x20_0000;
+/// Present, writable, user, accessed, dirty.
+const PRESENT: u64 = 0x67;
+const PAGES: u64 = 3;
+
+#[derive(Default)]
+struct World {
+    words: BTreeMap<u64, u64>,
+    ram: BTreeMap<u64, PageBytes>,
+    device: BTreeMap<u64, PageBytes>,
+}
+
+impl Physical for World {
+    fn word(&self, address: PhysAddr) -> Option<u64> {
+        Some(self.words.get(&address.as_u64()).copied().unwrap_or(0))
+    }
+
+    fn page(&self, address: PhysAddr) -> Option<PageBytes> {
+        self.ram.get(&address.as_u64()).copied()
+    }
+}
+
+/// A device of the smallest size.
+struct Frames(BTreeMap<u64, PageBytes>);
+
+impl DeviceMemory for Frames {
+    fn frames(&self) -> u64 {
+        Geometry::of_bar(1 << 20).unwrap().frames()
+    }
+
+    fn frame(&self, index: u64) -> Result<PageBytes, MemoryError> {
+        Geometry::of_bar(1 << 20).unwrap().frame_offset(FrameIndex(index))?;
+        Ok(self.0.get(&index).copied().unwrap_or([0; PAGE_BYTES]))
+    }
+
+    fn bytes_not_zero(&self) -> Result<u64, MemoryError> {
+        Ok(self.0.values().flatten().filter(|byte| **byte != 0).count() as u64)
+    }
+}
+
+impl World {
+    fn populated(input: &Input) -> Self {
+        let mut world = Self::default();
+        // START has the indices 0, 0, 1, 0.
+        world.words.extend([(ROOT, 0x2067), (0x2000, 0x3067), (0x3008, LEAF_TABLE | PRESENT)]);
+        for page in 0..input.pages() {
+            world.place_in_ram(page, input.page(page));
+        }
+        world
+    }
+
+    fn set(&mut self, page: u64, raw: u64) {
+        self.words.insert(LEAF_TABLE + page * 8, raw);
+    }
+
+    fn place_in_ram(&mut self, page: u64, bytes: PageBytes) {
+        let frame = FRAMES + page * 0x1000;
+        self.ram.insert(frame, bytes);
+        self.set(page, frame | PRESENT);
+    }
+
+    fn place_on_device(&mut self, page: u64, device: u8, frame: u32, bytes: PageBytes) {
+        let name = DeviceFrame::new(DeviceId::new(device).unwrap(), frame);
+        self.set(page, Entry::Device { frame: name, writable: true }.encode().0);
+        self.device.insert(frame.into(), bytes);
+    }
+
+    fn look(&self, verifier: &mut Verifier, stage: Stage, round: u32) -> Result<Seen, Mismatch> {
+        let checkpoint = Checkpoint { stage, round, root: ROOT, start: START, pages: PAGES };
+        verifier.look(self, Some(&Frames(self.device.clone())), &checkpoint)
+    }
+}
+
+fn input() -> Input {
+    let directory = crate::run_dir::RunDir::create(0).unwrap();
+    let path = directory.file("input");
+    let bytes: Vec<u8> = (0..PAGES as usize * PAGE_BYTES - 100).map(|i| (i % 251) as u8 + 1).collect();
+    std::fs::write(&path, bytes).unwrap();
+    Input::read(&path).unwrap()
+}
+
+/// Brings the world and the checks to where all pages are on the device.
+fn migrated(input: &Input) -> (World, Verifier<'_>) {
+    let (mut world, mut verifier) = (World::populated(input), Verifier::new(input));
+    world.look(&mut verifier, Stage::Populated, 0).unwrap();
+    for page in 0..PAGES {
+        world.place_on_device(page, 0, page as u32 + 5, input.page(page));
+    }
+    (world, verifier)
+}
+
+#[test]
+fn a_run_in_two_rounds_is_verified() {
+    let input = input();
+    let (mut world, mut verifier) = (World::populated(&input), Verifier::new(&input));
+    let seen = world.look(&mut verifier, Stage::Populated, 0).unwrap();
+    assert_eq!((seen.pages, seen.waiting, seen.sample.unwrap().steps.len()), (3, 3, 4));
+    for (round, pages) in [(1, vec![0, 2]), (2, vec![1])] {
+        for &page in &pages {
+            world.place_on_device(page, 0, page as u32 + 7, input.page(page));
+        }
+        let seen = world.look(&mut verifier, Stage::Migrated, round).unwrap();
+        assert_eq!((seen.pages, seen.waiting), (pages.len() as u64, u64::from(round == 1)));
+        assert_eq!(seen.sample.is_some(), round == 2, "page 1 is the sample");
+        for &page in &pages {
+            world.place_on_device(page, 0, page as u32 + 7, input.inverted_page(page));
+        }
+        assert_eq!(world.look(&mut verifier, Stage::Transformed, round).unwrap().pages, pages.len() as u64);
+        for &page in &pages {
+            world.place_in_ram(page, input.inverted_page(page));
+            world.device.remove(&(page + 7));
+        }
+        let seen = world.look(&mut verifier, Stage::Returned, round).unwrap();
+        assert_eq!(seen.hash, (round == 2).then(|| input.inverted_hash()));
+    }
+    let seen = world.look(&mut verifier, Stage::TornDown, 0).unwrap();
+    assert_eq!(seen.stale_bytes, Some(0));
+    assert_eq!((verifier.verified(), verifier.inverted()), (3, 3));
+}
+
+#[test]
+fn wrong_contents_are_noticed_wherever_they_are() {
+    let input = input();
+    let mut world = World::populated(&input);
+    // The last 100 bytes lie behind the end of the input and must be zero.
+    world.ram.get_mut(&(FRAMES + 2 * 0x1000)).unwrap()[PAGE_BYTES - 1] = 1;
+    let error = world.look(&mut Verifier::new(&input), Stage::Populated, 0).unwrap_err();
+    assert!(matches!(error, Mismatch::Contents { page: 2, offset: 4095, found: 1, expected: 0, .. }), "{error}");
+
+    let (mut world, mut verifier) = migrated(&input);
+    world.device.get_mut(&6).unwrap()[17] ^= 0x80;
+    let error = world.look(&mut verifier, Stage::Migrated, 1).unwrap_err();
+    assert!(matches!(error, Mismatch::Contents { page: 1, offset: 17, place: Place::DeviceFrame(6), .. }), "{error}");
+
+    let (mut world, mut verifier) = migrated(&input);
+    world.look(&mut verifier, Stage::Migrated, 1).unwrap();
+    let error = world.look(&mut verifier, Stage::Transformed, 1).unwrap_err();
+    assert!(matches!(error, Mismatch::Contents { page: 0, offset: 0, .. }), "nothing was inverted: {error}");
+    for page in 0..PAGES {
+        world.place_on_device(page, 0, page as u32 + 5, input.inverted_page(page));
+    }
+    world.last_stage_again(&mut verifier);
+    world.look(&mut verifier, Stage::Transformed, 1).unwrap();
+    for page in 0..PAGES {
+        world.place_in_ram(page, input.page(page));
+    }
+    let error = world.look(&mut verifier, Stage::Returned, 1).unwrap_err();
+    assert!(
+        matches!(error, Mismatch::Contents { page: 0, place: Place::Ram(_), .. }),
+        "old contents came home: {error}"
+    );
+}
+
+impl World {
+    /// Forgets that the last stage was looked at, so that it can be looked at once more.
+    fn last_stage_again(&self, verifier: &mut Verifier) {
+        verifier.last = Some((Stage::Migrated, 1));
+    }
+}
+
+#[test]
+fn entries_that_cannot_be_are_noticed() {
+    let input = input();
+    type Change = fn(&mut World, &Input);
+    let wrong: [(Change, &str); 5] = [
+        (|w, i| w.place_on_device(2, 0, 5, i.page(0)), "device frame 5 holds page 0 and page 2"),
+        (|w, i| w.place_on_device(2, 1, 9, i.page(2)), "only device 0"),
+        (|w, i| w.place_on_device(2, 0, 1 << 20, i.page(2)), "device has 0xf8 frames"),
+        (|w, _| w.set(2, Entry::Poison.encode().0), "Poison"),
+        (|w, _| w.set(2, 0), "Empty"),
+    ];
+    for (change, part) in wrong {
+        let (mut world, mut verifier) = migrated(&input);
+        change(&mut world, &input);
+        let error = world.look(&mut verifier, Stage::Migrated, 1).unwrap_err().to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn pages_that_move_behind_the_hosts_back_are_noticed() {
+    let input = input();
+    let (mut world, mut verifier) = migrated(&input);
+    world.look(&mut verifier, Stage::Migrated, 1).unwrap();
+    world.place_on_device(1, 0, 50, input.inverted_page(1));
+    for page in [0, 2] {
+        world.place_on_device(page, 0, page as u32 + 5, input.inverted_page(page));
+    }
+    let error = world.look(&mut verifier, Stage::Transformed, 1).unwrap_err();
+    assert!(matches!(error, Mismatch::Moved { page: 1, frame: 6, .. }), "{error}");
+
+    world.place_on_device(1, 0, 6, input.inverted_page(1));
+    world.last_stage_again(&mut verifier);
+    world.look(&mut verifier, Stage::Transformed, 1).unwrap();
+    for page in 0..2 {
+        world.place_in_ram(page, input.inverted_page(page));
+    }
+    let error = world.look(&mut verifier, Stage::Returned, 1).unwrap_err();
+    assert!(matches!(error, Mismatch::NotInRam { page: 2, .. }), "one did not come home: {error}");
+}
+
+#[test]
+fn a_page_goes_only_once() {
+    let input = input();
+    let (mut world, mut verifier) = migrated(&input);
+    world.look(&mut verifier, Stage::Migrated, 1).unwrap();
+    for page in 0..PAGES {
+        world.place_on_device(page, 0, page as u32 + 5, input.inverted_page(page));
+    }
+    world.look(&mut verifier, Stage::Transformed, 1).unwrap();
+    for page in 0..PAGES {
+        world.place_in_ram(page, input.inverted_page(page));
+    }
+    world.look(&mut verifier, Stage::Returned, 1).unwrap();
+    world.place_on_device(0, 0, 5, input.inverted_page(0));
+    assert!(matches!(world.look(&mut verifier, Stage::Migrated, 2), Err(Mismatch::WentTwice(0))));
+}
+
+#[test]
+fn stages_out_of_order_and_wrong_sizes_are_noticed() {
+    let input = input();
+    let world = World::populated(&input);
+    for (stage, round) in [(Stage::Migrated, 1), (Stage::TornDown, 0), (Stage::Populated, 1)] {
+        let result = world.look(&mut Verifier::new(&input), stage, round);
+        assert!(matches!(result, Err(Mismatch::Order { .. })), "{stage:?}");
+    }
+    let mut verifier = Verifier::new(&input);
+    world.look(&mut verifier, Stage::Populated, 0).unwrap();
+    assert!(matches!(world.look(&mut verifier, Stage::TornDown, 0), Err(Mismatch::Order { .. })));
+    let short = Checkpoint { stage: Stage::Populated, round: 0, root: ROOT, start: START, pages: PAGES - 1 };
+    let result = Verifier::new(&input).look(&world, None::<&Frames>, &short);
+    assert!(matches!(result, Err(Mismatch::Pages { found: 2, expected: 3 })));
+}
+
+#[test]
+fn bytes_left_on_the_device_are_counted() {
+    let input = input();
+    let (mut world, mut verifier) = migrated(&input);
+    world.look(&mut verifier, Stage::Migrated, 1).unwrap();
+    verifier.last = Some((Stage::Returned, 1));
+    world.device = BTreeMap::from([(3, [0; PAGE_BYTES])]);
+    world.device.get_mut(&3).unwrap()[9] = 1;
+    assert_eq!(world.look(&mut verifier, Stage::TornDown, 0).unwrap().stale_bytes, Some(1));
+}

@@ -1,0 +1,89 @@
+//! Why a command does not end with success: refused before the system ran, or failed while it did.
+use std::io;
+use std::path::PathBuf;
+
+use crate::artifacts::ArtifactError;
+use crate::demo::failure::Failure;
+use crate::input::InputError;
+use crate::machine::MachineError;
+use crate::qemu::{QemuError, StartError};
+
+/// Exit status: the system under test failed.
+pub const STATUS_FAILED: u8 = 1;
+
+/// Exit status: usage or environment.
+pub const STATUS_REFUSED: u8 = 2;
+
+/// Usage or environment is not as it must be.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The machine that was asked for cannot be.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The input cannot be.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// No QEMU to use.
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
+    /// The kernel does not build.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The machine cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// QEMU ended before the kernel said its first word.
+    #[error(
+        "QEMU did not start the machine: {0}; `./run.sh doctor` checks the installation, --verbose shows the command"
+    )]
+    QemuGaveUp(String),
+    /// The JSON report cannot be written.
+    #[error("cannot write {}: {source}; name a file in a directory that exists and can be written", path.display())]
+    Json {
+        /// Where it should go.
+        path: PathBuf,
+        /// Why it cannot.
+        source: io::Error,
+    },
+    /// A program that is needed cannot be run.
+    #[error("cannot run {program}: {source}; `./run.sh doctor` says what is missing")]
+    Program {
+        /// Its name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that `doctor` looks for is missing; its table says what.
+    #[error("something that Ferry needs is missing; the table above says what to run")]
+    Unfit,
+}
+
+/// Either kind.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Exit status 2.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Exit status 1.
+    #[error("{0}")]
+    Failed(Box<Failure>),
+    /// Exit status 1, and the tests' own output has said why.
+    #[error("some tests failed; the list is above")]
+    TestsFailed,
+}
+
+impl Error {
+    /// The process status that tells the two apart.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Refused(_) => STATUS_REFUSED,
+            Self::Failed(_) | Self::TestsFailed => STATUS_FAILED,
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}

@@ -1,0 +1,3 @@
+//! The guest's memory, read from outside: what the kernel says is not believed but looked up.
+pub mod ram;
+pub mod walk;

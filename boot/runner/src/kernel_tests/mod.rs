@@ -1,0 +1,107 @@
+//! The tests inside the kernel, from the host's side: which there are, and how each ends.
+//!
+//! One boot runs every selected test in order. A test that loses the kernel is reported as exactly that, and a fresh
+//! boot goes on with the ones that are left.
+//!
+//! ```text
+//!   Session::run("a")   boot: test=a,b,c ──▶ started a, passed ──▶ Ok
+//!   Session::run("b")                    ──▶ started b, triple fault ──▶ Lost
+//!   Session::run("c")   boot: test=c     ──▶ started c, leaked ──▶ Leaked
+//! ```
+mod outcome;
+mod session;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ferry_protocol::exit::ExitCode;
+use ferry_protocol::link::{self, FromKernel, VERSION};
+use ferry_protocol::options::{Command, Options};
+
+use crate::artifacts::{self, Artifact};
+use crate::demo::failure::Failure;
+use crate::error::{Error, Refusal};
+use crate::machine::MachineOptions;
+use crate::qemu::{Boot, End, Event, Machine, Qemu};
+
+pub use outcome::{Outcome, Report};
+pub use session::Session;
+
+/// Environment variable with the seconds after which a test is called hung.
+pub const TIMEOUT_VARIABLE: &str = "FERRY_TEST_TIMEOUT";
+
+/// When a test is called hung where nobody says otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Everything that the tests are booted with.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    machine: MachineOptions,
+    loader: PathBuf,
+    kernel: PathBuf,
+    timeout: Duration,
+}
+
+impl Suite {
+    /// Builds loader and test kernel.
+    ///
+    /// # Errors
+    /// Where QEMU is missing or something does not build.
+    pub fn build() -> Result<Self, Refusal> {
+        Qemu::find()?;
+        let loader = artifacts::build(Artifact::Loader)?;
+        let kernel = artifacts::build(Artifact::TestKernel)?;
+        let timeout = std::env::var(TIMEOUT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
+        let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+        Ok(Self { machine: MachineOptions::default(), loader, kernel, timeout })
+    }
+
+    /// The same, with another bound for each test.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The names of all tests, in the order in which the kernel runs them.
+    ///
+    /// # Errors
+    /// Where the kernel does not boot or does not list them.
+    pub fn list(&self) -> Result<Vec<String>, Error> {
+        let mut machine = self.boot(&Options { command: Command::ListTests, inject: None })?;
+        let deadline = machine.started() + self.timeout;
+        let (mut names, mut heard) = (Vec::new(), false);
+        loop {
+            match machine.next(deadline) {
+                Event::Line(_) => heard = true,
+                Event::Record(mut frame) => {
+                    heard = true;
+                    let bytes = frame.len();
+                    match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
+                        FromKernel::Test { name } => names.push(name.to_owned()),
+                        FromKernel::Hello { version: VERSION } | FromKernel::Done => {}
+                        FromKernel::Hello { version } => return Err(Failure::Version(version).into()),
+                        other => return Err(Failure::Unexpected(format!("{other:?}")).into()),
+                    }
+                }
+                Event::Ended(End::Code(ExitCode::Success)) => return Ok(names),
+                Event::Ended(end @ End::Qemu { .. }) if !heard => {
+                    return Err(Refusal::QemuGaveUp(end.to_string()).into());
+                }
+                Event::Ended(end) => return Err(Failure::Ended(end).into()),
+                Event::TimedOut => {
+                    let (lines, last) = (machine.stop(), "the kernel was listing its tests".to_owned());
+                    return Err(Failure::TimedOut { limit: self.timeout, last, lines }.into());
+                }
+            }
+        }
+    }
+
+    fn boot(&self, options: &Options) -> Result<Machine, Refusal> {
+        let text = options.to_string();
+        let Self { machine, loader, kernel, .. } = self;
+        Ok(Machine::start(&Boot { machine, loader, kernel, options: &text, input: None, verbose: false })?)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+}

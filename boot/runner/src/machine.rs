@@ -1,0 +1,286 @@
+//! What the virtual machine shall be: sizes, CPUs and the device, checked before anything is started.
+use std::path::Path;
+use std::str::FromStr;
+
+use ferry_device::geometry::{Geometry, SizeError};
+use ferry_device_model::Misbehaviour;
+
+use crate::size::{Size, grouped};
+
+/// CPUs that this version starts.
+const SUPPORTED_CPUS: u32 = 1;
+
+/// The least guest memory with which loader and kernel come up and have room to work.
+pub const LEAST_MEMORY: Size = Size::mebibytes(32);
+
+/// The most guest memory: QEMU's q35 places more, but no input needs it and no host of a student has it.
+pub const MOST_MEMORY: Size = Size::mebibytes(1 << 20);
+
+/// Guest memory that is not for the input: kernel image, its heap, stacks, frame descriptors and tables.
+///
+/// Descriptors grow with the memory, so this is a floor plus a fraction; see [`MachineOptions::room_for_input`].
+const RESERVED_MEMORY: Size = Size::mebibytes(24);
+
+/// One byte in this many of guest memory goes to frame descriptors and page tables.
+const DESCRIPTOR_FRACTION: u64 = 32;
+
+/// How instructions are executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Accelerator {
+    /// QEMU translates them; works everywhere and shows missing flushes.
+    Tcg,
+    /// The host's CPU executes them.
+    Kvm,
+}
+
+/// The device where there is one: its place on the PCI bus, and how it shall misbehave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ivshmem {
+    /// Behind a PCI-to-PCI bridge instead of on the root bus.
+    pub behind_bridge: bool,
+    /// The slot on its bus, or QEMU's choice.
+    pub slot: Option<u8>,
+    /// What it does wrong, for those who want to see the kernel notice.
+    pub fault: Option<Misbehaviour>,
+}
+
+/// The device of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// There is none.
+    None,
+    /// Memory behind a BAR, with the model of `ferry` on its other side.
+    Ivshmem(Ivshmem),
+}
+
+/// Why a text names no device.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No such kind.
+    #[error("'{0}' is no device; choose none or ivshmem")]
+    Kind(String),
+    /// No such property, or a value it does not take.
+    #[error("'{0}' is no property of the device; it takes bus=root, bus=bridge, addr=1 to addr=30 and fault={kinds}", kinds = fault_names())]
+    Property(String),
+}
+
+/// Slots that a device may take on a PCI bus; 0 and 31 hold functions of the chip set on the root bus.
+const SLOTS: std::ops::RangeInclusive<u8> = 1..=30;
+
+impl FromStr for Device {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let mut parts = text.split(',');
+        match parts.next() {
+            Some("none") if text == "none" => return Ok(Self::None),
+            Some("ivshmem") => {}
+            other => return Err(DeviceError::Kind(other.unwrap_or_default().to_owned())),
+        }
+        let mut device = Ivshmem::default();
+        for part in parts {
+            let wrong = || DeviceError::Property(part.to_owned());
+            match part.split_once('=') {
+                Some(("bus", "root")) => device.behind_bridge = false,
+                Some(("bus", "bridge")) => device.behind_bridge = true,
+                Some(("addr", slot)) => {
+                    let slot = slot.parse().map_err(|_| wrong())?;
+                    device.slot = Some(Some(slot).filter(|slot| SLOTS.contains(slot)).ok_or_else(wrong)?);
+                }
+                Some(("fault", name)) => {
+                    let known = Misbehaviour::NAMES.iter().find(|(known, _)| *known == name);
+                    device.fault = Some(known.ok_or_else(wrong)?.1);
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(Self::Ivshmem(device))
+    }
+}
+
+fn fault_names() -> String {
+    let names: Vec<_> = Misbehaviour::NAMES.iter().map(|(name, _)| *name).collect();
+    names.join("|")
+}
+
+/// The machine to start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MachineOptions {
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Guest RAM.
+    pub memory: Size,
+    /// Memory behind the device's BAR.
+    pub vram: Size,
+    /// The device.
+    pub device: Device,
+    /// How instructions are executed.
+    pub accelerator: Accelerator,
+}
+
+impl Default for MachineOptions {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            memory: Size::mebibytes(256),
+            vram: Size::mebibytes(64),
+            device: Device::Ivshmem(Ivshmem::default()),
+            accelerator: Accelerator::Tcg,
+        }
+    }
+}
+
+/// Why such a machine is not started.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MachineError {
+    /// More CPUs than this version starts.
+    #[error("--cpus {0} is not supported yet: this version runs on one CPU; use --cpus 1")]
+    Cpus(u32),
+    /// Less memory than the kernel needs.
+    #[error("--memory {0} is too small for the kernel; give it at least --memory {LEAST_MEMORY}")]
+    TooLittleMemory(Size),
+    /// More memory than there can be.
+    #[error("--memory {0} is too large; this tool starts machines of up to {MOST_MEMORY}")]
+    TooMuchMemory(Size),
+    /// Guest memory is not whole mebibytes.
+    #[error("--memory {0} is not a multiple of 1M; round it up")]
+    UnevenMemory(Size),
+    /// No BAR has this size.
+    #[error("--vram {0}: {1}")]
+    Vram(Size, SizeError),
+    /// The input needs more memory than there is.
+    #[error(
+        "the input has {} bytes, but --memory {memory} leaves room for {} of them; use --memory {fix}",
+        grouped(*.input), grouped(*.room)
+    )]
+    InputTooLarge {
+        /// Bytes of the input.
+        input: u64,
+        /// The memory that was asked for.
+        memory: Size,
+        /// Bytes of input that fit into it.
+        room: u64,
+        /// Memory that would be enough.
+        fix: Size,
+    },
+    /// KVM was asked for and cannot be used.
+    #[error("--accel kvm needs /dev/kvm, which this user cannot open; use --accel tcg")]
+    NoKvm,
+}
+
+impl MachineOptions {
+    /// Checks everything that can be known before the input is.
+    ///
+    /// # Errors
+    /// The first [`MachineError`].
+    pub fn check(&self) -> Result<(), MachineError> {
+        if self.cpus != SUPPORTED_CPUS {
+            return Err(MachineError::Cpus(self.cpus));
+        }
+        if self.memory < LEAST_MEMORY {
+            return Err(MachineError::TooLittleMemory(self.memory));
+        }
+        if self.memory > MOST_MEMORY {
+            return Err(MachineError::TooMuchMemory(self.memory));
+        }
+        if !self.memory.bytes().is_multiple_of(Size::mebibytes(1).bytes()) {
+            return Err(MachineError::UnevenMemory(self.memory));
+        }
+        Geometry::of_bar(self.vram.bytes()).map_err(|error| MachineError::Vram(self.vram, error))?;
+        if self.accelerator == Accelerator::Kvm && !can_write(Path::new("/dev/kvm")) {
+            return Err(MachineError::NoKvm);
+        }
+        Ok(())
+    }
+
+    /// Bytes of input that fit into the guest's memory.
+    pub fn room_for_input(&self) -> u64 {
+        room(self.memory)
+    }
+
+    /// Checks that an input of `bytes` fits.
+    ///
+    /// # Errors
+    /// [`MachineError::InputTooLarge`] with a memory size that would do.
+    pub fn check_input(&self, bytes: u64) -> Result<(), MachineError> {
+        let room = self.room_for_input();
+        if bytes <= room {
+            return Ok(());
+        }
+        let mut fix = self.memory;
+        while fix < MOST_MEMORY && self::room(fix) < bytes {
+            fix = Size(fix.bytes().next_power_of_two().max(fix.bytes() + 1).next_power_of_two());
+        }
+        Err(MachineError::InputTooLarge { input: bytes, memory: self.memory, room, fix })
+    }
+
+    /// Bytes that the machine's memory files may grow to.
+    pub fn backing_bytes(&self) -> u64 {
+        self.memory.bytes() + if self.device == Device::None { 0 } else { self.vram.bytes() }
+    }
+}
+
+fn room(memory: Size) -> u64 {
+    memory.bytes() - memory.bytes() / DESCRIPTOR_FRACTION - RESERVED_MEMORY.bytes()
+}
+
+fn can_write(path: &Path) -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read() {
+        let place = |behind_bridge, slot| Ok(Device::Ivshmem(Ivshmem { behind_bridge, slot, fault: None }));
+        assert_eq!("none".parse(), Ok(Device::None));
+        assert_eq!("ivshmem".parse(), place(false, None));
+        assert_eq!("ivshmem,bus=bridge,addr=7".parse(), place(true, Some(7)));
+        for bad in ["", "edu", "none,addr=3", "IVSHMEM"] {
+            assert!(matches!(bad.parse::<Device>(), Err(DeviceError::Kind(_))), "{bad}");
+        }
+        for bad in ["addr=0", "addr=31", "addr=-1", "addr", "bus=usb", "", "type=coherent", "fault=none"] {
+            let text = format!("ivshmem,{bad}");
+            assert_eq!(text.parse::<Device>(), Err(DeviceError::Property(bad.to_owned())));
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut MachineOptions)) -> Result<(), MachineError> {
+        let mut options = MachineOptions::default();
+        change(&mut options);
+        options.check()
+    }
+
+    #[test]
+    fn impossible_machines_are_refused() {
+        assert_eq!(with(|_| ()), Ok(()));
+        assert_eq!(with(|m| m.cpus = 2), Err(MachineError::Cpus(2)));
+        let small = Size::mebibytes(31);
+        assert_eq!(with(|m| m.memory = small), Err(MachineError::TooLittleMemory(small)));
+        assert_eq!(with(|m| m.memory = Size(u64::MAX)), Err(MachineError::TooMuchMemory(Size(u64::MAX))));
+        let odd = Size((256 << 20) + 4096);
+        assert_eq!(with(|m| m.memory = odd), Err(MachineError::UnevenMemory(odd)));
+        for (vram, error) in [
+            (Size::mebibytes(3), SizeError::NotPowerOfTwo(3 << 20)),
+            (Size(4096), SizeError::TooSmall(4096)),
+            (Size(1 << 63), SizeError::TooLarge(1 << 63)),
+        ] {
+            assert_eq!(with(|m| m.vram = vram), Err(MachineError::Vram(vram, error)));
+        }
+    }
+
+    #[test]
+    fn an_input_that_does_not_fit_names_a_memory_that_does() {
+        let machine = MachineOptions::default();
+        let room = machine.room_for_input();
+        assert_eq!(machine.check_input(room), Ok(()));
+        for input in [room + 1, 256 << 20, 5 << 30] {
+            let Err(MachineError::InputTooLarge { fix, .. }) = machine.check_input(input) else {
+                panic!("{input} bytes were accepted");
+            };
+            assert_eq!(MachineOptions { memory: fix, ..machine.clone() }.check_input(input), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! QEMU's command line.
+//!
+//! ```text
+//!  standard input ◀──▶ COM2, the link     (one end of a socket pair, descriptor 0)
+//!  standard output ◀── COM1, the console
+//!  standard error ◀─── QEMU's own messages
+//! ```
+use std::ffi::OsString;
+use std::path::Path;
+
+use ferry_protocol::{exit, fw_cfg};
+
+use crate::machine::{Accelerator, Device, MachineOptions};
+
+/// I/O ports that `isa-debug-exit` occupies: one 32-bit register.
+const DEBUG_EXIT_BYTES: u32 = 4;
+
+/// Name of the bus behind the bridge.
+const BRIDGE: &str = "bridge";
+
+/// The files that a machine is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// The PVH loader.
+    pub loader: &'a Path,
+    /// The kernel.
+    pub kernel: &'a Path,
+    /// Guest RAM.
+    pub memory: &'a Path,
+    /// Memory behind the BAR and its size in bytes, where there is a device.
+    pub vram: Option<(&'a Path, u64)>,
+    /// The options text.
+    pub options: &'a Path,
+    /// The input, if there is one.
+    pub input: Option<&'a Path>,
+}
+
+/// What to boot, and with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot<'a> {
+    /// The machine.
+    pub machine: &'a MachineOptions,
+    /// The PVH loader.
+    pub loader: &'a Path,
+    /// The kernel.
+    pub kernel: &'a Path,
+    /// The kernel's options, as text (see [`ferry_protocol::options`]).
+    pub options: &'a str,
+    /// The file that the kernel finds as [`fw_cfg::INPUT`].
+    pub input: Option<&'a Path>,
+    /// Whether to print QEMU's command line.
+    pub verbose: bool,
+}
+
+/// The arguments for `machine` made of `files`.
+pub fn arguments(machine: &MachineOptions, files: &Files) -> Vec<OsString> {
+    let mut line = Line::default();
+    line.pair("-machine", "q35,memory-backend=ram");
+    line.pair("-cpu", "max");
+    line.pair(
+        "-accel",
+        match machine.accelerator {
+            Accelerator::Tcg => "tcg",
+            Accelerator::Kvm => "kvm",
+        },
+    );
+    line.pair("-smp", machine.cpus.to_string());
+    line.pair("-m", format!("{}M", machine.memory.bytes() >> 20));
+    line.pair("-object", memory_file("ram", machine.memory.bytes(), files.memory));
+    line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot").pair("-display", "none");
+    line.pair("-chardev", "file,id=console,path=/dev/stdout").pair("-serial", "chardev:console");
+    line.pair("-chardev", "socket,id=link,fd=0").pair("-serial", "chardev:link");
+    line.pair("-device", format!("isa-debug-exit,iobase={:#x},iosize={DEBUG_EXIT_BYTES:#x}", exit::PORT));
+    if let (Device::Ivshmem(ivshmem), Some((path, bytes))) = (machine.device, files.vram) {
+        line.pair("-object", memory_file("vram", bytes, path));
+        let mut device = String::from("ivshmem-plain,memdev=vram");
+        if ivshmem.behind_bridge {
+            line.pair("-device", format!("pci-bridge,id={BRIDGE},chassis_nr=1,shpc=off"));
+            device += &format!(",bus={BRIDGE}");
+        }
+        if let Some(slot) = ivshmem.slot {
+            // QEMU reads the slot as hexadecimal.
+            device += &format!(",addr={slot:x}");
+        }
+        line.pair("-device", device);
+    }
+    line.pair("-fw_cfg", fw_cfg_file(fw_cfg::OPTIONS, files.options));
+    if let Some(input) = files.input {
+        line.pair("-fw_cfg", fw_cfg_file(fw_cfg::INPUT, input));
+    }
+    line.pair("-kernel", files.loader).pair("-initrd", files.kernel);
+    line.0
+}
+
+#[derive(Default)]
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.0.push(name.into());
+        self
+    }
+
+    fn pair(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.0.push(name.into());
+        self.0.push(value.into());
+        self
+    }
+}
+
+fn memory_file(id: &str, bytes: u64, path: &Path) -> OsString {
+    let mut text = OsString::from(format!("memory-backend-file,id={id},size={bytes},share=on,mem-path="));
+    text.push(escaped(path));
+    text
+}
+
+fn fw_cfg_file(name: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(format!("name={name},file="));
+    text.push(escaped(path));
+    text
+}
+
+/// `path` with its commas doubled, as QEMU's option lists want them.
+fn escaped(path: &Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut bytes = Vec::with_capacity(path.as_os_str().len());
+    for byte in path.as_os_str().as_bytes() {
+        bytes.push(*byte);
+        if *byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+/// `program` with `arguments` as a person would type it into a shell.
+pub fn shown(program: &str, arguments: &[OsString]) -> String {
+    let mut text = program.to_owned();
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        let plain = |character: char| character.is_ascii_alphanumeric() || "-_=,./:".contains(character);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            text += &format!(" {argument}");
+        } else {
+            text += &format!(" '{}'", argument.replace('\'', r"'\''"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Ivshmem;
+
+    fn line(device: Device, input: Option<&str>) -> String {
+        let files = Files {
+            loader: Path::new("loader"),
+            kernel: Path::new("kernel"),
+            memory: Path::new("ram"),
+            vram: Some((Path::new("vram"), 64 << 20)),
+            options: Path::new("options"),
+            input: input.map(Path::new),
+        };
+        let machine = MachineOptions { device, ..MachineOptions::default() };
+        shown("qemu", &arguments(&machine, &files))
+    }
+
+    #[test]
+    fn the_device_is_where_it_was_asked_for() {
+        assert!(!line(Device::None, None).contains("ivshmem"));
+        let at = |behind_bridge, slot| line(Device::Ivshmem(Ivshmem { behind_bridge, slot, fault: None }), None);
+        assert!(at(false, None).contains(" -device ivshmem-plain,memdev=vram -fw_cfg"));
+        assert!(at(true, Some(17)).contains("-device ivshmem-plain,memdev=vram,bus=bridge,addr=11 "));
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled_and_spaces_quoted() {
+        let line = line(Device::None, Some("a,b c"));
+        assert!(line.contains("'name=opt/ferry/input,file=a,,b c'"), "{line}");
+        assert_eq!(shown("q", &["it's".into(), "".into()]), r"q 'it'\''s' ''");
+    }
+}

@@ -1,0 +1,174 @@
+//! The demo end to end: real boots, with every number of the result checked.
+mod support;
+
+use sha2::{Digest, Sha256};
+use std::time::{Duration, Instant};
+use support::{Ran, Scratch, demo, noise, number, text};
+use tinyjson::JsonValue;
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Ferries `bytes` with further arguments and checks everything that must hold for any input.
+fn ferried(bytes: &[u8], arguments: &[&str]) -> (Ran, JsonValue) {
+    let scratch = Scratch::new();
+    let input = scratch.file("input, with a comma and spaces", bytes);
+    let (ran, json) = demo(&[arguments, &["--input", input.to_str().unwrap()]].concat());
+    ran.is_verified();
+    let json = json.expect("a verified run writes its JSON");
+    let pages = bytes.len().div_ceil(4096) as u64;
+    for count in ["pages", "migrated", "host_verified", "device_transformed", "faults", "returned"] {
+        assert_eq!(number(&json, count), pages, "{count}");
+    }
+    for none in ["leaked.frames", "leaked.device_frames", "leaked.table_frames", "stale_device_bytes"] {
+        assert_eq!(number(&json, none), 0, "{none}");
+    }
+    assert_eq!(number(&json, "input.bytes"), bytes.len() as u64);
+    assert_eq!(*json["input"]["sha256"].get::<String>().unwrap(), sha256(bytes));
+    let inverted: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+    assert_eq!(text(&json, "sha256_expected"), sha256(&inverted));
+    assert_eq!(text(&json, "sha256_after"), sha256(&inverted));
+    assert!(*json["verified"].get::<bool>().unwrap());
+    assert_eq!(number(&json, "cpus"), 1);
+    assert!(json["error"].is_null() && number(&json, "wall_ms") > 0);
+    (ran, json)
+}
+
+#[test]
+fn the_kernels_own_image_goes_there_and_back() {
+    let (ran, json) = demo(&[]);
+    ran.is_verified();
+    assert!(number(&json.unwrap(), "pages") > 10);
+    // One page is shown on its way: before, on the device, and home.
+    assert_eq!(ran.out.matches("L1[").count(), 3, "{}", ran.out);
+    assert_eq!(ran.out.matches("not present: on device 0, device frame").count(), 1, "{}", ran.out);
+    assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'), "a pipe gets plain text");
+}
+
+#[test]
+fn an_odd_number_of_random_bytes() {
+    let (_, json) = ferried(&noise(5_000_003), &[]);
+    assert_eq!((number(&json, "pages"), number(&json, "rounds")), (1221, 1));
+}
+
+#[test]
+fn a_device_smaller_than_the_input_takes_it_in_rounds() {
+    let (_, json) = ferried(&noise(16 << 20), &["--vram", "4M"]);
+    assert!(number(&json, "rounds") >= 4);
+    assert!(number(&json, "stayed.device-full") > 0);
+}
+
+#[test]
+fn a_small_machine() {
+    ferried(&noise(1 << 20), &["--memory", "64M"]);
+}
+
+#[test]
+fn the_smallest_machine_with_all_that_fits() {
+    ferried(&noise(6 << 20), &["--memory", "32M", "--vram", "1M"]);
+}
+
+#[test]
+fn ram_on_both_sides_of_the_hole() {
+    ferried(&noise(1 << 20), &["--memory", "4G", "--vram", "1G"]);
+}
+
+#[test]
+fn one_byte_one_page_and_one_more() {
+    for count in [1, 4096, 4097] {
+        ferried(&noise(count), &[]);
+    }
+}
+
+#[test]
+fn an_empty_file_is_a_run_over_no_pages() {
+    let (_, json) = ferried(&[], &[]);
+    assert_eq!(number(&json, "rounds"), 0);
+}
+
+#[test]
+fn the_device_is_found_wherever_it_is() {
+    for place in ["ivshmem,addr=30", "ivshmem,bus=bridge", "ivshmem,bus=bridge,addr=9"] {
+        ferried(&noise(10_000), &["--device", place]);
+    }
+}
+
+#[test]
+fn without_a_device_the_kernel_says_so() {
+    let before = Instant::now();
+    let (ran, json) = demo(&["--device", "none"]);
+    ran.has_failed("no Ferry device on the PCI bus");
+    let json = json.expect("a failed run writes its JSON too");
+    assert!(!*json["verified"].get::<bool>().unwrap() && json["sha256_after"].is_null());
+    assert!(text(&json, "error").contains("PCI"));
+    assert!(Duration::from_millis(number(&json, "wall_ms")) < Duration::from_secs(5), "{:?}", before.elapsed());
+}
+
+#[test]
+fn a_bad_device_is_told_apart() {
+    for (fault, part) in [
+        ("wrong-version", "has another version"),
+        ("too-small", "BAR of the device cannot be used"),
+        ("never-answers", "did not answer in time"),
+        ("bogus-completion", "broke the ring protocol"),
+    ] {
+        let (ran, _) = demo(&["--device", &format!("ivshmem,fault={fault}")]);
+        ran.has_failed(part);
+    }
+}
+
+#[test]
+fn a_damaged_kernel_is_refused_by_the_loader() {
+    let scratch = Scratch::new();
+    let kernel = ferry::artifacts::build(ferry::artifacts::Artifact::Kernel).unwrap();
+    let whole = std::fs::read(kernel).unwrap();
+    let mut foreign = whole.clone();
+    // e_machine, offset 18 of the ELF header: 183 is AArch64.
+    foreign[18] = 183;
+    for (name, bytes) in [("cut", &whole[..5000]), ("text", b"not a kernel at all".as_slice()), ("foreign", &foreign)] {
+        let kernel = scratch.file(name, bytes);
+        let ran = support::run(support::ferry(&["boot"]).arg(&kernel));
+        ran.has_failed("damaged or is not an x86-64 PIE");
+    }
+}
+
+/// Fails the N-th step of `kind` for N from 1, until the demo is over before it comes to that.
+fn every_step_can_fail(kind: &str) {
+    const MOST_STEPS: u32 = 500;
+    let scratch = Scratch::new();
+    // Two pages more than one leaf table's worth would take long; these reach every kind of step.
+    let input = scratch.file("input", noise(5 * 4096 - 1));
+    for count in 1..MOST_STEPS {
+        let inject = format!("{kind}:{count}");
+        let (ran, json) = demo(&["--inject", &inject, "--input", input.to_str().unwrap()]);
+        assert!(ran.status <= 1, "{inject}: {}{}", ran.out, ran.err);
+        let json = json.expect("every run writes its JSON");
+        let verified = *json["verified"].get::<bool>().unwrap();
+        assert_eq!(verified, ran.status == 0, "{inject}");
+        if !verified {
+            // A clear report, and neither a wrong byte nor a leak.
+            let known = ["ran out of memory", "an access to anonymous memory failed"];
+            assert!(known.iter().any(|part| ran.err.contains(part)), "{inject}: {}\n{}", ran.err, ran.out);
+        } else if json["injected"].get::<bool>() == Some(&false) {
+            assert!(count > 1, "no step of this kind was ever made");
+            return;
+        }
+    }
+    panic!("after {MOST_STEPS} runs a step could still fail");
+}
+
+#[test]
+fn every_allocation_can_fail() {
+    every_step_can_fail("alloc");
+}
+
+#[test]
+fn every_device_allocation_can_fail() {
+    every_step_can_fail("device-alloc");
+}
+
+#[test]
+fn every_copy_can_fail() {
+    every_step_can_fail("copy");
+}

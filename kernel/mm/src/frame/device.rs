@@ -1,0 +1,146 @@
+//! Device memory: the descriptors of a device's frames and the allocator over them.
+//!
+//! Invariants:
+//! 1. A free device frame is zero, so that nothing of a former owner is visible on the device. Memory is
+//!    zero when the device is registered; a frame is cleared before it returns to the free list, not when it is taken.
+//! 2. The free list is a stack: the frame freed last is taken first.
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::descriptor::{Descriptor, FrameKind, NO_FRAME};
+use super::{AnyFrame, DeviceFrame, DeviceId};
+use crate::inject::{Injector, Step};
+use crate::lock::{Level, Lock};
+use crate::machine::Machine;
+
+/// The device has no free frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceFull(pub DeviceId);
+
+/// The frames of one device.
+pub struct DeviceMemory<D> {
+    id: DeviceId,
+    descriptors: D,
+    head: Lock<u32>,
+    free: AtomicU64,
+}
+
+impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
+    /// A device whose frames, one per descriptor, are all free and zero.
+    pub fn new(id: DeviceId, descriptors: D) -> Self {
+        let count = u32::try_from(descriptors.len()).unwrap_or(NO_FRAME);
+        // The lowest frame comes out first, which makes a first look at the device easy to follow.
+        for index in 0..count {
+            let next = if index + 1 == count { NO_FRAME } else { index + 1 };
+            let descriptor = &descriptors[index as usize];
+            descriptor.set_kind(FrameKind::Free, 0);
+            descriptor.set_link(NO_FRAME, next);
+        }
+        let head = if count == 0 { NO_FRAME } else { 0 };
+        Self { id, descriptors, head: Lock::new(Level::DeviceFrames, head), free: AtomicU64::new(u64::from(count)) }
+    }
+
+    /// The device.
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// Number of frames.
+    pub fn frames(&self) -> u64 {
+        self.descriptors.len() as u64
+    }
+
+    /// Number of free frames.
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// The descriptor of a frame of this device.
+    ///
+    /// # Panics
+    /// Where the device has no such frame.
+    #[inline]
+    pub fn descriptor(&self, frame: DeviceFrame) -> &Descriptor {
+        &self.descriptors[frame.index() as usize]
+    }
+
+    /// Every descriptor, indexed by device frame.
+    pub fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
+    }
+
+    /// Takes one frame, full of zeros.
+    ///
+    /// # Errors
+    /// [`DeviceFull`].
+    #[inline]
+    pub(crate) fn allocate<'m, M: Machine<Descriptors = D>>(
+        &'m self,
+        machine: &'m M,
+        injector: &Injector,
+    ) -> Result<OwnedDeviceFrame<'m, M>, DeviceFull> {
+        let full = DeviceFull(self.id);
+        if injector.fails(Step::DeviceAlloc) {
+            return Err(full);
+        }
+        let mut head = self.head.lock(machine);
+        let index = *head;
+        let descriptor = self.descriptors.get(index as usize).ok_or(full)?;
+        *head = descriptor.link().1;
+        drop(head);
+        self.free.fetch_sub(1, Ordering::Relaxed);
+        descriptor.set_kind(FrameKind::Owned, 0);
+        descriptor.set_first_reference();
+        Ok(OwnedDeviceFrame { memory: self, machine, frame: DeviceFrame::new(self.id, index) })
+    }
+
+    /// Clears a frame whose last reference was dropped, and frees it.
+    #[inline]
+    pub(crate) fn free_frame<M: Machine>(&self, machine: &M, frame: DeviceFrame) {
+        machine.clear(AnyFrame::Device(frame));
+        machine.complete_copies();
+        self.free_clean_frame(machine, frame);
+    }
+
+    #[inline]
+    fn free_clean_frame<M: Machine>(&self, machine: &M, frame: DeviceFrame) {
+        let descriptor = self.descriptor(frame);
+        debug_assert_eq!((descriptor.mappings(), descriptor.pins()), (0, 0), "{frame} freed in use");
+        descriptor.set_kind(FrameKind::Free, 0);
+        descriptor.clear_last_reference();
+        let mut head = self.head.lock(machine);
+        descriptor.set_link(NO_FRAME, *head);
+        *head = frame.index();
+        drop(head);
+        self.free.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A device frame that is allocated and that no entry names; dropping it clears and frees it.
+#[must_use]
+pub struct OwnedDeviceFrame<'m, M: Machine> {
+    memory: &'m DeviceMemory<M::Descriptors>,
+    machine: &'m M,
+    frame: DeviceFrame,
+}
+
+impl<M: Machine> OwnedDeviceFrame<'_, M> {
+    /// The frame.
+    #[inline]
+    pub fn frame(&self) -> DeviceFrame {
+        self.frame
+    }
+
+    /// Hands the frame's one reference to the caller, who maps it or frees it.
+    #[inline]
+    pub(crate) fn into_frame(self) -> DeviceFrame {
+        let frame = self.frame;
+        core::mem::forget(self);
+        frame
+    }
+}
+
+impl<M: Machine> Drop for OwnedDeviceFrame<'_, M> {
+    fn drop(&mut self) {
+        self.memory.free_frame(self.machine, self.frame);
+    }
+}

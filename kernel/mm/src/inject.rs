@@ -1,0 +1,61 @@
+//! Fault injection: makes one step fail, so that the paths nobody takes are taken in a test.
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A kind of step that can be made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Allocation of a RAM frame.
+    Alloc,
+    /// Allocation of a device frame.
+    DeviceAlloc,
+    /// Copy of one page between RAM and a device.
+    Copy,
+}
+
+/// Counts steps down to the one that fails.
+///
+/// A counter of 0 never fails; N fails the N-th step from now, once.
+#[derive(Debug, Default)]
+pub struct Injector {
+    remaining: [AtomicU64; 3],
+}
+
+impl Injector {
+    /// Nothing fails.
+    pub const fn new() -> Self {
+        Self { remaining: [const { AtomicU64::new(0) }; 3] }
+    }
+
+    /// Makes the `count`-th `step` from now fail; 0 makes none fail.
+    pub fn arm(&self, step: Step, count: u64) {
+        self.remaining[step as usize].store(count, Ordering::Relaxed);
+    }
+
+    /// Whether the armed failure of `step` is still to come.
+    pub fn is_armed(&self, step: Step) -> bool {
+        self.remaining[step as usize].load(Ordering::Relaxed) != 0
+    }
+
+    /// Counts one `step` and says whether it shall fail.
+    #[inline]
+    pub(crate) fn fails(&self, step: Step) -> bool {
+        let remaining = &self.remaining[step as usize];
+        // The common case is one load: nothing is armed.
+        remaining.load(Ordering::Relaxed) != 0
+            && remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) == Ok(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_armed_step_fails_once() {
+        let injector = Injector::new();
+        injector.arm(Step::Copy, 3);
+        let fails: [bool; 5] = core::array::from_fn(|_| injector.fails(Step::Copy));
+        assert_eq!(fails, [false, false, true, false, false]);
+        assert!(!injector.fails(Step::Alloc));
+    }
+}

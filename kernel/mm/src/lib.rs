@@ -1,0 +1,29 @@
+//! The memory manager of Ferry.
+//!
+//! It owns frames, page tables and address spaces, and ferries anonymous pages between RAM and
+//! device memory the way Linux's heterogeneous memory management does: an entry is replaced by a
+//! special non-present one, translation caches are flushed, the page is checked for other users,
+//! copied, and the old frame freed; a CPU fault on such an entry brings the page home.
+//!
+//! It knows the machine only through [`machine::Machine`]. The kernel boots it; the simulator runs the
+//! same source on the host, with translation caches that keep stale entries. All state lives in a
+//! [`MemoryManager`], so any number of them can exist side by side.
+//!
+//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`migrate`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod address;
+pub mod frame;
+pub mod inject;
+pub mod lock;
+pub mod machine;
+pub mod manager;
+pub mod migrate;
+pub mod page_table;
+pub mod space;
+pub mod stats;
+
+pub use manager::MemoryManager;

@@ -1,0 +1,191 @@
+//! A batch: the pages that a migration holds, and how each is given back.
+use alloc::vec::Vec;
+use x86_64::structures::paging::Page;
+
+use super::{Invalid, MAX_PAGES_PER_CALL, MigrateError, Report};
+use crate::address::PageRange;
+use crate::frame::AnyFrame;
+use crate::lock::ReadGuard;
+use crate::machine::Machine;
+use crate::page_table::entry::{Entry, RawEntry};
+use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::walk;
+use crate::space::area::AreaList;
+use crate::space::{Area, Space};
+use crate::stats::Reason;
+
+/// What a batch knows about one page of its range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Slot {
+    /// The entry as it was when the batch took it.
+    pub(crate) saved: RawEntry,
+    pub(crate) state: SlotState,
+}
+
+/// How far one page is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SlotState {
+    /// The entry is not ours, or not any more.
+    Stays(Reason),
+    /// The entry is `Migrating` and ours.
+    Taken,
+    /// Ours, and to be given back.
+    GivingUp(Reason),
+    /// Ours, and its contents stand in this frame, which is ours too.
+    Copied(AnyFrame),
+    /// Ours, and its contents could not be brought home: to be poisoned.
+    Lost,
+    /// The new entry is written.
+    Moved,
+}
+
+/// How one page of a batch stands, for whoever watches the phases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// The batch holds the page.
+    Yes,
+    /// The page stays, for this reason.
+    No(Reason),
+}
+
+impl Slot {
+    pub(crate) const UNSEEN: Self = Self { saved: RawEntry::EMPTY, state: SlotState::Stays(Reason::Empty) };
+
+    pub(crate) const fn stays(reason: Reason) -> Self {
+        Self { saved: RawEntry::EMPTY, state: SlotState::Stays(reason) }
+    }
+
+    /// The frame that the saved entry named, if it named one.
+    #[inline]
+    pub(crate) fn source(&self) -> Option<AnyFrame> {
+        match self.saved.decode() {
+            Entry::Present { frame, .. } => Some(AnyFrame::System(frame)),
+            Entry::Device { frame, .. } => Some(AnyFrame::Device(frame)),
+            _ => None,
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        !matches!(self.state, SlotState::Stays(_) | SlotState::Moved)
+    }
+}
+
+/// The pages of one call. The slots are a heap array for calls, and one slot on the stack for a fault.
+pub(crate) struct Batch<'m, M: Machine, S: AsMut<[Slot]>> {
+    pub(crate) space: Space<'m, M>,
+    pub(crate) range: PageRange,
+    /// The area of the range, as it is for as long as the batch lives.
+    pub(crate) area: Area,
+    pub(crate) slots: S,
+    /// Keeps the range mapped; `None` where the caller, a fault, holds the areas.
+    _areas: Option<ReadGuard<'m, AreaList, M>>,
+}
+
+/// The slots of a call.
+pub(crate) type Slots = Vec<Slot>;
+
+impl<'m, M: Machine> Batch<'m, M, Slots> {
+    /// Checks the request, gets the memory for it, and holds the areas.
+    pub(crate) fn new(space: Space<'m, M>, range: PageRange) -> Result<Self, MigrateError> {
+        if range.pages() > MAX_PAGES_PER_CALL {
+            return Err(MigrateError::Invalid(Invalid::TooLong(range)));
+        }
+        let pages = range.pages() as usize;
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(pages).map_err(|_| MigrateError::NoMemory)?;
+        slots.resize(pages, Slot::UNSEEN);
+        let areas = space.state.areas.read(&space.manager.machine);
+        let area = match areas.find(range.start()) {
+            Some(area) if area.range.contains(range) => *area,
+            _ => return Err(MigrateError::Invalid(Invalid::OutsideArea(range))),
+        };
+        if !area.protection.is_accessible() {
+            return Err(MigrateError::Invalid(Invalid::NotReadable(range)));
+        }
+        Ok(Self { space, range, area, slots, _areas: Some(areas) })
+    }
+}
+
+impl<'m, M: Machine> Batch<'m, M, [Slot; 1]> {
+    /// The batch of one page, for a fault, which holds the areas.
+    #[inline]
+    pub(crate) fn of_page(space: Space<'m, M>, page: Page, area: Area) -> Self {
+        Self { space, range: PageRange::of_page(page), area, slots: [Slot::UNSEEN], _areas: None }
+    }
+}
+
+impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
+    /// Calls `work` with every page's slot and its locked table, table by table; parts without a table are left out.
+    #[inline]
+    pub(crate) fn for_each_in_tables(
+        &mut self,
+        mut work: impl FnMut(Space<'m, M>, &LeafTable<'m, M>, Page, &mut Slot),
+    ) {
+        let space = self.space;
+        let machine = &space.manager.machine;
+        let mut slots = self.slots.as_mut();
+        for part in self.range.by_leaf_table() {
+            let (mine, rest) = slots.split_at_mut(part.pages() as usize);
+            slots = rest;
+            if !mine.iter().any(Slot::is_ours) {
+                continue;
+            }
+            let table =
+                walk::leaf_table(machine, space.root(), part.start()).expect("the table of an entry that is ours");
+            let leaf = LeafTable::lock(machine, &space.manager.memory, table);
+            for (index, slot) in mine.iter_mut().enumerate() {
+                work(space, &leaf, part.page(index as u64), slot);
+            }
+        }
+    }
+
+    /// Writes the saved entry back, bit for bit, and unlocks its frame. Nothing to flush: the entry was not present.
+    pub(crate) fn give_back(space: Space<'m, M>, leaf: &LeafTable<'m, M>, page: Page, slot: &mut Slot, reason: Reason) {
+        let migrating = leaf.swap(page, slot.saved);
+        debug_assert!(
+            matches!(migrating.decode(), Entry::Migrating { .. }),
+            "somebody changed our entry to {migrating:?}"
+        );
+        if let Some(source) = slot.source() {
+            space.manager.unlock_frame(source);
+        }
+        slot.state = SlotState::Stays(reason);
+    }
+
+    /// How each page stands, in order.
+    pub(crate) fn standings(&mut self) -> impl Iterator<Item = Held> {
+        self.slots.as_mut().iter().map(|slot| match slot.state {
+            SlotState::Stays(reason) | SlotState::GivingUp(reason) => Held::No(reason),
+            SlotState::Taken | SlotState::Copied(_) | SlotState::Lost | SlotState::Moved => Held::Yes,
+        })
+    }
+
+    /// Counts how the pages ended.
+    pub(crate) fn report(&mut self) -> Report {
+        let mut report = Report::default();
+        for slot in self.slots.as_mut().iter() {
+            match slot.state {
+                SlotState::Moved => report.moved += 1,
+                SlotState::Stays(reason) => report.stayed.add(reason),
+                SlotState::Taken | SlotState::GivingUp(_) | SlotState::Copied(_) | SlotState::Lost => {
+                    debug_assert!(false, "a page is left in {:?}", slot.state);
+                }
+            }
+        }
+        report
+    }
+}
+
+impl<M: Machine, S: AsMut<[Slot]>> Drop for Batch<'_, M, S> {
+    fn drop(&mut self) {
+        self.for_each_in_tables(|space, leaf, page, slot| {
+            if !slot.is_ours() {
+                return;
+            }
+            if let SlotState::Copied(target) = slot.state {
+                space.manager.free_any(target);
+            }
+            Self::give_back(space, leaf, page, slot, Reason::Busy);
+        });
+    }
+}

@@ -1,0 +1,120 @@
+//! Phase one: entries become `Migrating`, then one flush.
+use x86_64::structures::paging::Page;
+
+use super::batch::{Batch, Slot, SlotState, Slots};
+use super::{Held, Invalid, MigrateError, Unmapped};
+use crate::address::PageRange;
+use crate::frame::{AnyFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
+use crate::machine::Machine;
+use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::flush::OwedFlush;
+use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::walk;
+use crate::space::Space;
+use crate::stats::Reason;
+
+/// A batch whose entries are `Migrating` and flushed everywhere.
+#[must_use = "dropping it gives every page back"]
+pub struct Collected<'m, M: Machine> {
+    pub(super) batch: Batch<'m, M, Slots>,
+    pub(super) device: &'m DeviceMemory<M::Descriptors>,
+}
+
+impl<'m, M: Machine> Space<'m, M> {
+    /// Takes the pages of `range` for a migration to `device`.
+    ///
+    /// Missing tables are made, as v11 did: an empty page moves, too, as a cleared device frame.
+    ///
+    /// # Errors
+    /// See [`MigrateError`]; every entry taken so far is as it was.
+    pub fn collect(self, range: PageRange, device: DeviceId) -> Result<Collected<'m, M>, MigrateError> {
+        let manager = self.manager;
+        let machine = &manager.machine;
+        let device = manager.device(device).ok_or(MigrateError::Invalid(Invalid::NoDevice(device)))?;
+        let mut batch = Batch::new(self, range)?;
+        let mut owed = OwedFlush::new();
+        let taken = self.take_all(&mut batch, device.id(), &mut owed);
+        // Paid also where the taking failed half-way, before the batch gives back what it took.
+        owed.pay(machine, self.state, &manager.statistics);
+        taken?;
+        Ok(Collected { batch, device })
+    }
+
+    fn take_all(
+        self,
+        batch: &mut Batch<'m, M, Slots>,
+        device: DeviceId,
+        owed: &mut OwedFlush,
+    ) -> Result<(), MigrateError> {
+        let manager = self.manager;
+        let machine = &manager.machine;
+        let mut slots = batch.slots.iter_mut();
+        for part in batch.range.by_leaf_table() {
+            let allocate = || manager.memory.allocate_zeroed(machine, &manager.injector);
+            let table = walk::populate(machine, &manager.memory, self.root(), part.start(), allocate)
+                .map_err(|OutOfFrames| MigrateError::NoMemory)?;
+            let leaf = LeafTable::lock(machine, &manager.memory, table);
+            for (index, slot) in (0..part.pages()).zip(&mut slots) {
+                let page = part.page(index);
+                *slot = self.take(&leaf, page, device)?;
+                if slot.state == SlotState::Taken && slot.saved.is_present() {
+                    owed.owe(PageRange::of_page(page));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one entry, or says why it stays.
+    fn take(self, leaf: &LeafTable<'m, M>, page: Page, device: DeviceId) -> Result<Slot, MigrateError> {
+        let manager = self.manager;
+        let zero_frame = manager.zero_frame;
+        let stays = |reason| Ok(Slot::stays(reason));
+        match leaf.load(page).decode() {
+            // An empty page is taken as if the zero page stood there: both read as zeros.
+            Entry::Empty => Ok(self.take_entry(leaf, page, zero_frame.into())),
+            Entry::Present { frame, .. } if frame == zero_frame => Ok(self.take_entry(leaf, page, frame.into())),
+            Entry::Present { frame, .. } => {
+                let descriptor = manager.memory.descriptor(frame);
+                if descriptor.kind() != FrameKind::Anonymous {
+                    return Err(MigrateError::Fault(page.start_address()));
+                }
+                if !descriptor.try_lock() {
+                    return stays(Reason::Busy);
+                }
+                Ok(self.take_entry(leaf, page, frame.into()))
+            }
+            Entry::Device { frame, .. } if frame.device() == device => stays(Reason::AlreadyThere),
+            Entry::Device { .. } => stays(Reason::ForeignDevice),
+            Entry::Migrating { .. } => stays(Reason::Busy),
+            Entry::NoAccess { .. }
+            | Entry::Swap { .. }
+            | Entry::Exclusive { .. }
+            | Entry::Poison
+            | Entry::Unknown(_) => Err(MigrateError::Fault(page.start_address())),
+        }
+    }
+
+    /// Writes `Migrating` with the flags that the entry has at that very moment, accessed and dirty bits included.
+    #[inline]
+    pub(super) fn take_entry(self, leaf: &LeafTable<'m, M>, page: Page, frame: AnyFrame) -> Slot {
+        let owner = self.manager.machine.cpu();
+        let saved = leaf.update(page, |raw: RawEntry| {
+            let flags = if raw.is_present() { raw.flags() & LeafFlags::CARRIED } else { LeafFlags::empty() };
+            Entry::Migrating { frame, flags, owner }.encode()
+        });
+        Slot { saved, state: SlotState::Taken }
+    }
+}
+
+impl<'m, M: Machine> Collected<'m, M> {
+    /// How each page of the range stands, in order.
+    pub fn standings(&mut self) -> impl Iterator<Item = Held> {
+        self.batch.standings()
+    }
+
+    /// Phase two: see [`Unmapped`].
+    pub fn unmap(self) -> Unmapped<'m, M> {
+        Unmapped::check(self)
+    }
+}

@@ -1,0 +1,49 @@
+//! Phase two: is the migration the only user of each page?
+//!
+//! After the flush no CPU reaches the page through this entry, and nobody can take a new reference through it. A page
+//! has one reference per mapping; whatever is above that is somebody who uses the frame by its address: the page stays.
+use super::batch::{Batch, SlotState, Slots};
+use super::{Collected, Copied, Held};
+use crate::frame::{AnyFrame, DeviceMemory};
+use crate::machine::Machine;
+use crate::stats::Reason;
+
+/// A batch whose pages nobody else uses.
+#[must_use = "dropping it gives every page back"]
+pub struct Unmapped<'m, M: Machine> {
+    pub(super) batch: Batch<'m, M, Slots>,
+    pub(super) device: &'m DeviceMemory<M::Descriptors>,
+}
+
+impl<'m, M: Machine> Unmapped<'m, M> {
+    pub(super) fn check(collected: Collected<'m, M>) -> Self {
+        let Collected { mut batch, device } = collected;
+        let manager = batch.space.manager;
+        for slot in &mut batch.slots {
+            if slot.state != SlotState::Taken {
+                continue;
+            }
+            let Some(AnyFrame::System(frame)) = slot.source() else { continue };
+            if frame == manager.zero_frame {
+                continue;
+            }
+            let descriptor = manager.memory.descriptor(frame);
+            if descriptor.pins() > 0 {
+                slot.state = SlotState::GivingUp(Reason::Pinned);
+            } else if descriptor.references() != descriptor.mappings() {
+                slot.state = SlotState::GivingUp(Reason::Referenced);
+            }
+        }
+        Self { batch, device }
+    }
+
+    /// How each page of the range stands, in order.
+    pub fn standings(&mut self) -> impl Iterator<Item = Held> {
+        self.batch.standings()
+    }
+
+    /// Phase three: see [`Copied`].
+    pub fn copy(self) -> Copied<'m, M> {
+        Copied::copy(self)
+    }
+}

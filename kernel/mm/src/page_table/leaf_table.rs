@@ -1,0 +1,72 @@
+//! A locked level-1 table: the only way to change a leaf entry.
+use x86_64::structures::paging::{Page, PhysFrame};
+
+use super::entry::RawEntry;
+use super::slot::EntrySlot;
+use crate::frame::{Descriptor, SystemMemory};
+use crate::lock::{Held, Level};
+use crate::machine::Machine;
+
+/// The right to change the entries of one level-1 table, given back on drop.
+///
+/// The lock is a bit in the descriptor of the table's frame. While it is held, nothing is allocated.
+pub(crate) struct LeafTable<'m, M: Machine> {
+    machine: &'m M,
+    descriptor: &'m Descriptor,
+    table: PhysFrame,
+    _held: Held<'m, M>,
+}
+
+impl<'m, M: Machine> LeafTable<'m, M> {
+    /// Waits for the lock of the level-1 table in `table`. Bounded by the time for which others hold it.
+    #[inline]
+    pub(crate) fn lock(machine: &'m M, memory: &'m SystemMemory<M::Descriptors>, table: PhysFrame) -> Self {
+        let descriptor = memory.descriptor(table);
+        let (held, ()) = Held::acquire(machine, Level::PageTable, false, || descriptor.try_lock().then_some(()));
+        Self { machine, descriptor, table, _held: held }
+    }
+
+    /// The entry of `page`, which this table maps.
+    #[inline]
+    pub(crate) fn load(&self, page: Page) -> RawEntry {
+        self.machine.load_entry(self.slot(page))
+    }
+
+    /// Writes the entry of `page` and returns what stood there.
+    #[inline]
+    pub(crate) fn swap(&self, page: Page, new: RawEntry) -> RawEntry {
+        self.machine.swap_entry(self.slot(page), new)
+    }
+
+    /// Replaces the entry of `page` by what `change` makes of it, atomically against the bits that a CPU may set
+    /// meanwhile; returns the entry that was replaced. `change` may be called more than once.
+    #[inline]
+    pub(crate) fn update(&self, page: Page, mut change: impl FnMut(RawEntry) -> RawEntry) -> RawEntry {
+        let slot = self.slot(page);
+        let mut current = self.machine.load_entry(slot);
+        loop {
+            match self.machine.compare_exchange_entry(slot, current, change(current)) {
+                Ok(()) => return current,
+                Err(now) => current = now,
+            }
+        }
+    }
+
+    #[inline]
+    fn slot(&self, page: Page) -> EntrySlot {
+        EntrySlot::new(self.table, page.p1_index())
+    }
+}
+
+/// The entry of `page` in `table`, without a lock: a hint that must be checked again under it.
+#[inline]
+pub(crate) fn peek<M: Machine>(machine: &M, table: PhysFrame, page: Page) -> RawEntry {
+    machine.load_entry(EntrySlot::new(table, page.p1_index()))
+}
+
+impl<M: Machine> Drop for LeafTable<'_, M> {
+    #[inline]
+    fn drop(&mut self) {
+        self.descriptor.unlock();
+    }
+}

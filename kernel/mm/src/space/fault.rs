@@ -1,0 +1,255 @@
+//! Page faults: what a CPU's access to an area needs, made so.
+//!
+//! ```text
+//!   entry                      read                        write
+//!   ─────                      ────                        ─────
+//!   empty                      zero page, read-only        fresh zeroed frame
+//!   zero page                  (stale translation)         fresh zeroed frame, zero page flushed
+//!   present                    (stale translation)         writable in place
+//!   Migrating                  wait, look again            wait, look again
+//!   Device                     comes home                  comes home
+//!   Poison                     bus error                   bus error
+//! ```
+//!
+//! The order is always the same: look at the entry without a lock, allocate what its kind needs, then lock the table
+//! and look again. Where the entry changed meanwhile, what was allocated goes back and the look begins anew; whoever
+//! changed it made progress.
+use x86_64::VirtAddr;
+use x86_64::structures::paging::{Page, PhysFrame};
+
+use super::{Area, Protection, Resident, Space};
+use crate::address::PageRange;
+use crate::frame::{Mapping, OutOfFrames, OwnedFrame};
+use crate::machine::Machine;
+use crate::migrate::BringHomeError;
+use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::flush::{FlushRequest, FlushScope, OwedFlush};
+use crate::page_table::leaf_table::{LeafTable, peek};
+use crate::page_table::walk;
+
+/// What a CPU wanted to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Load.
+    Read,
+    /// Store.
+    Write,
+    /// Fetch an instruction.
+    Execute,
+}
+
+/// What a fault did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resolution {
+    /// The entry allowed the access already; this CPU had an older translation.
+    Stale,
+    /// The zero page was mapped.
+    ZeroPage,
+    /// A fresh frame was mapped.
+    FreshPage,
+    /// The page may now be written in place.
+    Writable,
+    /// The page came home from a device.
+    CameHome,
+}
+
+/// Why an access cannot succeed. The text of each says what to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultError {
+    /// No area holds the address.
+    NoArea(VirtAddr),
+    /// The area forbids this access.
+    Forbidden(VirtAddr, Access, Protection),
+    /// There is no RAM frame for the page; nothing is lost, the access may be tried again.
+    OutOfMemory(VirtAddr),
+    /// The page's contents are lost: a bus error.
+    Poisoned(VirtAddr),
+    /// The page is being migrated by this very CPU, which would wait for itself.
+    WaitsForItself(VirtAddr),
+    /// The entry is none that the memory manager makes.
+    Damaged(VirtAddr, RawEntry),
+}
+
+impl core::fmt::Display for FaultError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoArea(address) => {
+                write!(f, "no area is mapped at v{address:#x}; map one there, or mend the pointer")
+            }
+            Self::Forbidden(address, access, protection) => {
+                write!(
+                    f,
+                    "the area at v{address:#x} allows {protection:?} and forbids {access:?}; change its protection"
+                )
+            }
+            Self::OutOfMemory(address) => {
+                write!(f, "no RAM frame is left for v{address:#x}; give the machine more with --memory")
+            }
+            Self::Poisoned(address) => {
+                write!(f, "bus error: the contents of v{address:#x} were lost on the way home from its device")
+            }
+            Self::WaitsForItself(address) => {
+                write!(
+                    f,
+                    "v{address:#x} is being migrated by this CPU; finish or drop the migration before touching it"
+                )
+            }
+            Self::Damaged(address, entry) => {
+                write!(f, "the entry {entry:?} of v{address:#x} is none of ours; the page table is damaged")
+            }
+        }
+    }
+}
+
+impl core::error::Error for FaultError {}
+
+/// One look at the entry: done, or the entry changed meanwhile.
+enum Attempt {
+    Done(Resolution),
+    LookAgain,
+}
+
+impl<M: Machine> Space<'_, M> {
+    /// Makes an access possible that faulted. On success the access can be tried again, and may fault again where
+    /// another CPU changes the page in between.
+    ///
+    /// Takes no heap memory. Waits only for other CPUs' migrations, without a lock or a reference.
+    ///
+    /// # Errors
+    /// See [`FaultError`]; the page is as it was, except that a failed copy poisons it.
+    pub fn fault(self, address: VirtAddr, access: Access) -> Result<Resolution, FaultError> {
+        let mut first = true;
+        loop {
+            match self.fault_once(address, access, first)? {
+                Attempt::Done(resolution) => return Ok(resolution),
+                Attempt::LookAgain => self.manager.machine.relax(),
+            }
+            first = false;
+        }
+    }
+
+    fn fault_once(self, address: VirtAddr, access: Access, first: bool) -> Result<Attempt, FaultError> {
+        let manager = self.manager;
+        let machine = &manager.machine;
+        let page = Page::containing_address(address);
+        let areas = self.state.areas.read(machine);
+        let area = areas.find(page).ok_or(FaultError::NoArea(address))?;
+        let allowed = match access {
+            Access::Read => area.protection.is_accessible(),
+            Access::Write => area.protection.contains(Protection::WRITE),
+            Access::Execute => false,
+        };
+        if !allowed {
+            return Err(FaultError::Forbidden(address, access, area.protection));
+        }
+        let out_of_memory = |OutOfFrames| FaultError::OutOfMemory(address);
+        let table = walk::populate(machine, &manager.memory, self.root(), page, || {
+            manager.memory.allocate_zeroed(machine, &manager.injector)
+        })
+        .map_err(out_of_memory)?;
+        let entry = peek(machine, table, page);
+        if first {
+            manager.statistics.count_fault(entry.is_special());
+        }
+        let write = access == Access::Write;
+        match entry.decode() {
+            Entry::Empty if !write => Ok(self.map_zero_page(table, page, area)),
+            Entry::Empty => {
+                let fresh = manager.memory.allocate_zeroed(machine, &manager.injector).map_err(out_of_memory)?;
+                Ok(self.map_fresh(table, page, area, entry, fresh))
+            }
+            Entry::Present { frame, flags } if !write || flags.contains(LeafFlags::WRITABLE) => {
+                let _ = frame;
+                self.forget_here(page);
+                Ok(Attempt::Done(Resolution::Stale))
+            }
+            Entry::Present { frame, .. } if frame == manager.zero_frame => {
+                let fresh = manager.memory.allocate_zeroed(machine, &manager.injector).map_err(out_of_memory)?;
+                Ok(self.map_fresh(table, page, area, entry, fresh))
+            }
+            Entry::Present { .. } => Ok(self.make_writable(table, page, entry)),
+            Entry::Device { .. } => match self.bring_home(table, page, area, entry) {
+                Ok(true) => Ok(Attempt::Done(Resolution::CameHome)),
+                Ok(false) => Ok(Attempt::LookAgain),
+                Err(BringHomeError::NoMemory) => Err(FaultError::OutOfMemory(address)),
+                Err(BringHomeError::Lost) => Err(FaultError::Poisoned(address)),
+            },
+            Entry::Migrating { owner, .. } if owner == machine.cpu() => Err(FaultError::WaitsForItself(address)),
+            Entry::Migrating { .. } => Ok(Attempt::LookAgain),
+            Entry::Poison => Err(FaultError::Poisoned(address)),
+            // The area allows the access, so `protect` has made its entries accessible; it is at work right now.
+            Entry::NoAccess { .. } => Ok(Attempt::LookAgain),
+            Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
+                Err(FaultError::Damaged(address, entry))
+            }
+        }
+    }
+
+    /// Maps the zero page where nothing is.
+    fn map_zero_page(self, table: PhysFrame, page: Page, area: &Area) -> Attempt {
+        let manager = self.manager;
+        let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
+        if leaf.load(page) != RawEntry::EMPTY {
+            return Attempt::LookAgain;
+        }
+        let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED;
+        leaf.swap(page, Entry::Present { frame: manager.zero_frame, flags }.encode());
+        manager.statistics.count_zero_page();
+        Attempt::Done(Resolution::ZeroPage)
+    }
+
+    /// Maps a fresh frame for a store, where nothing or the zero page is.
+    fn map_fresh(self, table: PhysFrame, page: Page, area: &Area, seen: RawEntry, fresh: OwnedFrame<'_, M>) -> Attempt {
+        let manager = self.manager;
+        let machine = &manager.machine;
+        machine.complete_copies();
+        let leaf = LeafTable::lock(machine, &manager.memory, table);
+        // A CPU may set the zero page's accessed bit at any time; that changes nothing for us.
+        if without_accessed(leaf.load(page)) != without_accessed(seen) {
+            return Attempt::LookAgain;
+        }
+        let frame = fresh.into_frame();
+        manager.memory.descriptor(frame).map_first(Mapping { space: self.id(), page });
+        self.state.charge(Resident::System, 1);
+        let flags = area.protection.read_only_flags() | LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
+        let old = leaf.swap(page, Entry::Present { frame, flags }.encode());
+        if old.is_present() {
+            // Others may still read the zero page; they must see this CPU's store once it is made.
+            let mut owed = OwedFlush::new();
+            owed.owe(PageRange::of_page(page));
+            owed.pay(machine, self.state, &manager.statistics);
+        }
+        manager.statistics.count_fresh_page();
+        Attempt::Done(Resolution::FreshPage)
+    }
+
+    /// Lets a page of our own be written where it is. Others that still have the older translation fault and find it stale.
+    fn make_writable(self, table: PhysFrame, page: Page, seen: RawEntry) -> Attempt {
+        let manager = self.manager;
+        let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
+        if without_accessed(leaf.load(page)) != without_accessed(seen) {
+            return Attempt::LookAgain;
+        }
+        leaf.update(page, |raw| match raw.decode() {
+            Entry::Present { frame, flags } => {
+                Entry::Present { frame, flags: flags | LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY }
+                    .encode()
+            }
+            _ => raw,
+        });
+        drop(leaf);
+        self.forget_here(page);
+        Attempt::Done(Resolution::Writable)
+    }
+
+    /// Makes this CPU forget one translation that is weaker than the entry.
+    fn forget_here(self, page: Page) {
+        let machine = &self.manager.machine;
+        let cpus = crate::machine::CpuSet::of(machine.cpu());
+        machine.flush(FlushRequest { cpus, scope: FlushScope::Pages(PageRange::of_page(page)) });
+    }
+}
+
+fn without_accessed(entry: RawEntry) -> RawEntry {
+    if entry.is_present() { RawEntry(entry.0 & !LeafFlags::ACCESSED.bits()) } else { entry }
+}

@@ -1,0 +1,284 @@
+//! Address spaces: a level-4 table, the areas that say what may be touched, and the faults that make it so.
+//!
+//! Invariants:
+//! 1. Areas lie in the lower half, do not overlap, and are sorted. Every non-empty entry of the lower half lies in an area.
+//! 2. Areas are held shared by faults and migrations, for as long as these work on the tables, and exclusively by
+//!    whoever adds, changes or removes areas. So an open migration keeps its range from being unmapped under it.
+//! 3. A CPU is in a space's set of CPUs from before it loads the space's root until after it has loaded another one.
+//! 4. The upper half of every space is the kernel's, and the same in all.
+pub mod area;
+mod fault;
+mod map;
+mod pin;
+mod protect;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
+use x86_64::{PhysAddr, VirtAddr};
+
+use crate::address::{PAGE_BYTES, PageRange};
+use crate::frame::OutOfFrames;
+use crate::lock::{Level, SharedLock};
+use crate::machine::{CpuSet, Machine};
+use crate::manager::MemoryManager;
+use crate::page_table::entry::RawEntry;
+use crate::page_table::slot::EntrySlot;
+use crate::page_table::walk::{self, Path};
+use area::AreaList;
+pub use area::{Area, Protection};
+pub use fault::{Access, FaultError, Resolution};
+pub use map::MapError;
+pub use pin::Pin;
+
+/// How many address spaces there may be at a time.
+pub const MAX_SPACES: usize = 64;
+
+/// First index of the upper half in a level-4 table.
+const UPPER_HALF: u16 = 256;
+
+/// An address space, by its number. The number is reused after the space is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpaceId(u16);
+
+impl SpaceId {
+    /// The space of this number, or `None` from [`MAX_SPACES`] on.
+    pub const fn new(number: u16) -> Option<Self> {
+        if (number as usize) < MAX_SPACES { Some(Self(number)) } else { None }
+    }
+
+    /// The space of this number; for reverse mappings, which only carry numbers that were valid when they were made.
+    pub(crate) const fn from_number(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// The space's number, below [`MAX_SPACES`].
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+/// What is known about one address space; reused when the space is gone.
+pub struct SpaceState {
+    root: AtomicU64,
+    cpus: AtomicU64,
+    pub(crate) areas: SharedLock<AreaList>,
+    resident: [AtomicU64; 2],
+}
+
+/// Where the pages of a space are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resident {
+    /// In a RAM frame of their own.
+    System,
+    /// On a device.
+    Device,
+}
+
+impl SpaceState {
+    pub(crate) const fn new() -> Self {
+        Self {
+            root: AtomicU64::new(0),
+            cpus: AtomicU64::new(0),
+            areas: SharedLock::new(Level::Areas, AreaList::new()),
+            resident: [const { AtomicU64::new(0) }; 2],
+        }
+    }
+
+    /// The CPUs that may hold translations of this space.
+    #[inline]
+    pub fn cpus(&self) -> CpuSet {
+        CpuSet::from_bits(self.cpus.load(Ordering::SeqCst))
+    }
+
+    #[inline]
+    fn root(&self) -> PhysFrame {
+        PhysFrame::containing_address(PhysAddr::new_truncate(self.root.load(Ordering::Relaxed)))
+    }
+
+    /// Charges `pages` more to one kind of residence.
+    #[inline]
+    pub(crate) fn charge(&self, resident: Resident, pages: u64) {
+        self.resident[resident as usize].fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// Takes a charge back.
+    #[inline]
+    pub(crate) fn uncharge(&self, resident: Resident, pages: u64) {
+        let before = self.resident[resident as usize].fetch_sub(pages, Ordering::Relaxed);
+        debug_assert!(before >= pages, "{pages} pages uncharged as {resident:?} where {before} are charged");
+    }
+}
+
+/// A handle to a living address space.
+pub struct Space<'m, M: Machine> {
+    pub(crate) manager: &'m MemoryManager<M>,
+    pub(crate) state: &'m SpaceState,
+    id: SpaceId,
+}
+
+impl<M: Machine> Clone for Space<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Machine> Copy for Space<'_, M> {}
+
+/// Why there is no new address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CreateError {
+    /// No frame for its level-4 table.
+    OutOfFrames,
+    /// There are [`MAX_SPACES`] already.
+    TooMany,
+}
+
+impl core::fmt::Display for CreateError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::OutOfFrames => OutOfFrames.fmt(f),
+            Self::TooMany => write!(f, "there are {MAX_SPACES} address spaces already; destroy one first"),
+        }
+    }
+}
+
+impl core::error::Error for CreateError {}
+
+/// Why a space was not destroyed: these CPUs are in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StillEntered(pub CpuSet);
+
+impl core::fmt::Display for StillEntered {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "the CPUs {:#b} are in the address space; leave it on each of them first", self.0.bits())
+    }
+}
+
+impl core::error::Error for StillEntered {}
+
+impl<M: Machine> MemoryManager<M> {
+    /// Makes an empty address space.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub fn create_space(&self) -> Result<Space<'_, M>, CreateError> {
+        let root = self
+            .memory
+            .allocate_zeroed(&self.machine, &self.injector)
+            .map_err(|OutOfFrames| CreateError::OutOfFrames)?;
+        let mut in_use = self.spaces_in_use.lock(&self.machine);
+        let number = in_use.iter().position(|used| !used).ok_or(CreateError::TooMany)?;
+        in_use[number] = true;
+        let root = root.into_frame();
+        self.memory.make_table(root);
+        for index in (UPPER_HALF..512).map(PageTableIndex::new) {
+            let shared = self.machine.load_entry(EntrySlot::new(self.kernel_root, index));
+            self.machine.swap_entry(EntrySlot::new(root, index), shared);
+        }
+        let state = &self.spaces[number];
+        state.root.store(root.start_address().as_u64(), Ordering::Release);
+        Ok(Space { manager: self, state, id: SpaceId(number as u16) })
+    }
+
+    /// The living space of this number.
+    #[inline]
+    pub fn space(&self, id: SpaceId) -> Option<Space<'_, M>> {
+        let state = self.spaces.get(usize::from(id.0))?;
+        (state.root.load(Ordering::Acquire) != 0).then_some(Space { manager: self, state, id })
+    }
+
+    /// Every living space.
+    pub fn spaces(&self) -> impl Iterator<Item = Space<'_, M>> {
+        (0..MAX_SPACES as u16).filter_map(|number| self.space(SpaceId(number)))
+    }
+
+    /// Makes this CPU leave `space` for the kernel's own tables.
+    pub fn leave(&self, space: Space<'_, M>) {
+        self.machine.load_root(self.kernel_root);
+        let cpu = CpuSet::of(self.machine.cpu());
+        space.state.cpus.fetch_and(!cpu.bits(), Ordering::SeqCst);
+    }
+}
+
+impl<'m, M: Machine> Space<'m, M> {
+    /// The space's number.
+    #[inline]
+    pub fn id(self) -> SpaceId {
+        self.id
+    }
+
+    /// The frame of the level-4 table.
+    #[inline]
+    pub fn root(self) -> PhysFrame {
+        self.state.root()
+    }
+
+    /// Makes this CPU use the space for the lower half. The CPU must have left the space it was in.
+    pub fn enter(self) {
+        // Marked first: a flush that misses the mark wrote its entry before this CPU could read it (see docs/lock-order.md).
+        let cpu = CpuSet::of(self.manager.machine.cpu());
+        self.state.cpus.fetch_or(cpu.bits(), Ordering::SeqCst);
+        self.manager.machine.load_root(self.root());
+    }
+
+    /// Removes the space with all its areas.
+    ///
+    /// # Errors
+    /// [`StillEntered`] while a CPU is in it; the space stays as it is.
+    pub fn destroy(self) -> Result<(), StillEntered> {
+        let cpus = self.state.cpus();
+        if !cpus.is_empty() {
+            return Err(StillEntered(cpus));
+        }
+        self.unmap_all();
+        let root = self.root();
+        self.state.root.store(0, Ordering::Release);
+        self.manager.memory.free_table(&self.manager.machine, root);
+        self.manager.spaces_in_use.lock(&self.manager.machine)[usize::from(self.id.0)] = false;
+        Ok(())
+    }
+
+    /// The entries on the path of `address`, as they are now. Takes no lock.
+    pub fn path(self, address: VirtAddr) -> Path {
+        walk::path(&self.manager.machine, self.root(), address)
+    }
+
+    /// The level-1 entry of the page at `address`, empty where the path ends above it.
+    pub fn entry(self, address: VirtAddr) -> RawEntry {
+        self.path(address).leaf().map_or(RawEntry::EMPTY, |step| step.entry)
+    }
+
+    /// Pages in RAM frames of their own and pages on devices. The zero page is charged to nobody.
+    pub fn resident(self) -> (u64, u64) {
+        let read = |resident: Resident| self.state.resident[resident as usize].load(Ordering::Relaxed);
+        (read(Resident::System), read(Resident::Device))
+    }
+
+    /// The area that holds `page`.
+    pub fn area(self, page: Page) -> Option<Area> {
+        self.state.areas.read(&self.manager.machine).find(page).copied()
+    }
+
+    /// Calls `visit` with every non-empty level-1 entry in the areas, ascending.
+    pub fn for_each_entry(self, mut visit: impl FnMut(Page, RawEntry)) {
+        let machine = &self.manager.machine;
+        let areas = self.state.areas.read(machine);
+        for part in areas.iter().flat_map(|area| area.range.by_leaf_table()) {
+            let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else { continue };
+            for page in (0..part.pages()).map(|index| part.page(index)) {
+                let entry = machine.load_entry(EntrySlot::new(table, page.p1_index()));
+                if entry != RawEntry::EMPTY {
+                    visit(page, entry);
+                }
+            }
+        }
+    }
+
+    /// The range of a page count from an address; a convenience for tests and examples.
+    ///
+    /// # Errors
+    /// See [`crate::address::RangeError`].
+    pub fn pages(self, start: VirtAddr, pages: u64) -> Result<PageRange, crate::address::RangeError> {
+        PageRange::covering(start, pages.saturating_mul(PAGE_BYTES))
+    }
+}

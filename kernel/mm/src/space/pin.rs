@@ -1,0 +1,70 @@
+//! Pins: the frame of a page for whoever uses it by its physical address, such as a device that does DMA.
+//!
+//! A pinned page stays in its frame: a migration finds its reference and leaves it alone. Unmapping it takes the
+//! mapping away, not the frame; that goes when the pin is dropped. (`get_user_pages`' role in Linux.)
+use x86_64::VirtAddr;
+use x86_64::structures::paging::{Page, PhysFrame};
+
+use super::{Access, FaultError, Protection, Space};
+use crate::machine::Machine;
+use crate::manager::MemoryManager;
+use crate::page_table::entry::{Entry, LeafFlags};
+use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::walk;
+
+/// A pinned frame; dropping it ends the pin.
+#[must_use = "dropping it ends the pin"]
+pub struct Pin<'m, M: Machine> {
+    manager: &'m MemoryManager<M>,
+    frame: PhysFrame,
+}
+
+impl<M: Machine> Pin<'_, M> {
+    /// The frame, which stays the page's for as long as the page is mapped.
+    pub fn frame(&self) -> PhysFrame {
+        self.frame
+    }
+}
+
+impl<M: Machine> Drop for Pin<'_, M> {
+    fn drop(&mut self) {
+        let descriptor = self.manager.memory.descriptor(self.frame);
+        descriptor.unpin();
+        if descriptor.release() {
+            self.manager.memory.free_frame(&self.manager.machine, self.frame);
+        }
+    }
+}
+
+impl<'m, M: Machine> Space<'m, M> {
+    /// Pins the page at `address`, for loads or for stores; a page that is not in RAM is brought there first.
+    ///
+    /// Waits like a fault.
+    ///
+    /// # Errors
+    /// Those of the fault that the access would take.
+    pub fn pin(self, address: VirtAddr, access: Access) -> Result<Pin<'m, M>, FaultError> {
+        let manager = self.manager;
+        let page = Page::containing_address(address);
+        loop {
+            {
+                let areas = self.state.areas.read(&manager.machine);
+                let area = areas.find(page).ok_or(FaultError::NoArea(address))?;
+                let enough = |flags: LeafFlags| access == Access::Read || flags.contains(LeafFlags::WRITABLE);
+                if let Some(table) = walk::leaf_table(&manager.machine, self.root(), page)
+                    && area.protection.intersects(Protection::READ_WRITE)
+                {
+                    let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
+                    // Under the table's lock: a migration that takes the entry later finds the reference.
+                    if let Entry::Present { frame, flags } = leaf.load(page).decode()
+                        && enough(flags)
+                    {
+                        manager.memory.descriptor(frame).pin();
+                        return Ok(Pin { manager, frame });
+                    }
+                }
+            }
+            self.fault(address, access)?;
+        }
+    }
+}

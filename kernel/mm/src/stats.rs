@@ -1,0 +1,179 @@
+//! Counters: what happened, by cause, and why pages stayed.
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a page of a migration's range stayed where it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Reason {
+    /// The device has no free frame.
+    DeviceFull,
+    /// The copy failed.
+    CopyFailed,
+    /// No RAM frame for the way home.
+    NoMemory,
+    /// Somebody pinned the page, for long.
+    Pinned,
+    /// Somebody holds a reference to the page right now.
+    Referenced,
+    /// Somebody else is moving the page.
+    Busy,
+    /// The page is on this device already (or, on the way home, in RAM already).
+    AlreadyThere,
+    /// The page is on another device.
+    ForeignDevice,
+    /// Nothing is here: on the way home an empty entry or the zero page has nothing to bring.
+    Empty,
+    /// The contents of the page are lost.
+    Poisoned,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::DeviceFull,
+        Self::CopyFailed,
+        Self::NoMemory,
+        Self::Pinned,
+        Self::Referenced,
+        Self::Busy,
+        Self::AlreadyThere,
+        Self::ForeignDevice,
+        Self::Empty,
+        Self::Poisoned,
+    ];
+
+    /// The reason's name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DeviceFull => "device-full",
+            Self::CopyFailed => "copy-failed",
+            Self::NoMemory => "no-memory",
+            Self::Pinned => "pinned",
+            Self::Referenced => "referenced",
+            Self::Busy => "busy",
+            Self::AlreadyThere => "already-there",
+            Self::ForeignDevice => "foreign-device",
+            Self::Empty => "empty",
+            Self::Poisoned => "poisoned",
+        }
+    }
+}
+
+/// Pages that stayed, counted by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stayed {
+    counts: [u64; Reason::ALL.len()],
+}
+
+impl Stayed {
+    /// Counts one page.
+    pub(crate) fn add(&mut self, reason: Reason) {
+        self.counts[reason as usize] += 1;
+    }
+
+    /// Pages that stayed for this reason.
+    pub fn count(&self, reason: Reason) -> u64 {
+        self.counts[reason as usize]
+    }
+
+    /// Pages that stayed in all.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.into_iter().map(|reason| (reason, self.count(reason))).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl core::ops::AddAssign for Stayed {
+    fn add_assign(&mut self, other: Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+    }
+}
+
+macro_rules! statistics {
+    ($($(#[doc = $doc:literal])+ $field:ident;)+) => {
+        /// Counters of a memory manager since it was made; each on its own, without a common moment.
+        #[derive(Debug, Default)]
+        pub struct Statistics {
+            $($field: AtomicU64,)+
+        }
+
+        /// The counters, read one after the other.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Counts {
+            $($(#[doc = $doc])+ pub $field: u64,)+
+        }
+
+        impl Statistics {
+            /// Reads every counter.
+            pub fn read(&self) -> Counts {
+                Counts { $($field: self.$field.load(Ordering::Relaxed),)+ }
+            }
+        }
+    };
+}
+
+statistics! {
+    /// Page faults handed to the memory manager.
+    faults;
+    /// Page faults that found a special entry.
+    special_faults;
+    /// First touches that mapped the zero page.
+    zero_pages_mapped;
+    /// First touches, and stores to the zero page, that mapped a fresh frame.
+    fresh_pages_mapped;
+    /// Pages that moved to a device.
+    migrated;
+    /// Pages that a CPU fault brought home.
+    returned_by_fault;
+    /// Pages that a call brought home.
+    returned_by_call;
+    /// Pages whose contents were lost on the way home.
+    poisoned;
+    /// Flush requests, each for one range and any number of CPUs.
+    flushes;
+}
+
+impl Statistics {
+    #[inline]
+    pub(crate) fn count_fault(&self, special: bool) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        if special {
+            self.special_faults.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn count_zero_page(&self) {
+        self.zero_pages_mapped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn count_fresh_page(&self) {
+        self.fresh_pages_mapped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_migrated(&self, pages: u64) {
+        self.migrated.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn count_returned(&self, pages: u64, by_fault: bool) {
+        let counter = if by_fault { &self.returned_by_fault } else { &self.returned_by_call };
+        counter.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_poisoned(&self, pages: u64) {
+        self.poisoned.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn count_flush(&self) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+}

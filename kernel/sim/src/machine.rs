@@ -1,0 +1,322 @@
+//! The machine: memory and cores, behind the trait through which the memory manager sees them.
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use ferry_mm::frame::{AnyFrame, Descriptor};
+use ferry_mm::lock::HeldLocks;
+use ferry_mm::machine::{CpuId, Machine};
+use ferry_mm::page_table::entry::RawEntry;
+use ferry_mm::page_table::flush::FlushRequest;
+use ferry_mm::page_table::slot::EntrySlot;
+use x86_64::VirtAddr;
+use x86_64::structures::paging::{Page, PhysFrame};
+
+use crate::hardware::{Core, PageFault};
+use crate::memory::{FRAME_WORDS, Memory};
+
+/// A copy or a clear is done in parts of this many words (512 bytes), and other CPUs get a turn before each.
+const CHUNK_WORDS: usize = 64;
+
+/// Turns of a wait, without a change of any entry by the waiting CPU, after which nobody will ever end it.
+const LONGEST_WAIT: u32 = 1 << 24;
+
+thread_local! {
+    /// The CPU that this host thread acts as.
+    static CURRENT: Cell<CpuId> = const { Cell::new(CpuId::BOOT) };
+}
+
+/// How much the CPUs do on their own: chances of 256, for each CPU at each [`Moment`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chaos {
+    /// Determines every choice.
+    pub seed: u64,
+    /// That the oldest store leaves the buffer.
+    pub drain: u8,
+    /// That a cached translation is forgotten.
+    pub forget: u8,
+    /// That a present entry is cached without an access.
+    pub fill: u8,
+}
+
+impl Chaos {
+    /// Nothing happens that no access and no request asked for.
+    pub const CALM: Self = Self { seed: 0, drain: 0, forget: 0, fill: 0 };
+
+    /// Everything happens now and then.
+    pub const fn seeded(seed: u64) -> Self {
+        Self { seed, drain: 24, forget: 8, fill: 24 }
+    }
+}
+
+/// What the memory manager is about to ask of the machine, or has just been given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Before an entry is read.
+    LoadEntry,
+    /// Before an entry is replaced.
+    SwapEntry,
+    /// Before an entry is compared and replaced.
+    CompareExchangeEntry,
+    /// Before each part of a clear.
+    Clear,
+    /// Before each part of a copy.
+    Copy,
+    /// Before copies are waited for.
+    CompleteCopies,
+    /// Before translations are flushed.
+    Flush,
+    /// After translations were flushed.
+    Flushed,
+    /// Before a root is loaded.
+    LoadRoot,
+    /// In each turn of a wait.
+    Relax,
+}
+
+type Watcher = Arc<dyn Fn(&Sim, Moment) + Send + Sync>;
+
+/// What the machine keeps for one CPU.
+struct CpuPlace {
+    core: Mutex<Core>,
+    held: HeldLocks,
+    waited: AtomicU32,
+}
+
+/// The simulated machine.
+pub struct Sim {
+    memory: Memory,
+    cpus: Box<[CpuPlace]>,
+    chaos: Chaos,
+    watcher: RwLock<Option<Watcher>>,
+    flushes: Mutex<Vec<FlushRequest>>,
+}
+
+impl Sim {
+    pub(crate) fn new(frames: usize, devices: &[usize], cpus: usize, chaos: Chaos) -> Self {
+        let place = |number| CpuPlace {
+            core: Mutex::new(Core::new(chaos.seed, number)),
+            held: HeldLocks::new(),
+            waited: AtomicU32::new(0),
+        };
+        Self {
+            memory: Memory::new(frames, devices),
+            cpus: (0..cpus).map(place).collect(),
+            chaos,
+            watcher: RwLock::new(None),
+            flushes: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Makes every CPU use these tables, as when the machine has just booted.
+    pub(crate) fn boot(&self, root: PhysFrame) {
+        for cpu in self.cpus() {
+            self.core(cpu).root = root;
+        }
+    }
+
+    /// Runs `work` as `cpu`: what it calls of the memory manager runs on that CPU.
+    ///
+    /// # Panics
+    /// Where the machine has no such CPU.
+    pub fn on<R>(&self, cpu: CpuId, work: impl FnOnce() -> R) -> R {
+        struct Back(CpuId);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                CURRENT.set(self.0);
+            }
+        }
+        assert!(cpu.number() < self.cpus.len(), "the machine has {} CPUs, no {cpu:?}", self.cpus.len());
+        let _back = Back(CURRENT.replace(cpu));
+        work()
+    }
+
+    /// Every CPU.
+    pub fn cpus(&self) -> impl Iterator<Item = CpuId> + use<> {
+        (0..self.cpus.len()).filter_map(CpuId::new)
+    }
+
+    /// The locks that a CPU holds.
+    pub fn held_by(&self, cpu: CpuId) -> &HeldLocks {
+        &self.cpus[cpu.number()].held
+    }
+
+    /// Calls `watcher` at every [`Moment`] from now on, in place of the one before.
+    ///
+    /// It may let other CPUs act ([`Sim::load`], [`Sim::store`]); it must not call the memory manager, which is in the middle of something.
+    pub fn watch(&self, watcher: impl Fn(&Self, Moment) + Send + Sync + 'static) {
+        *self.watcher.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(watcher));
+    }
+
+    /// Calls no watcher any more.
+    pub fn unwatch(&self) {
+        *self.watcher.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Loads the 8 bytes at an aligned address, by hardware alone.
+    ///
+    /// # Errors
+    /// The fault that the kernel would have to handle.
+    pub fn load(&self, cpu: CpuId, address: VirtAddr) -> Result<u64, PageFault> {
+        assert!(address.is_aligned(8_u64), "v{address:#x} is not aligned to 8 bytes");
+        self.core(cpu).load(&self.memory, address)
+    }
+
+    /// Stores those bytes of `value` whose `mask` is all ones, at an aligned address, by hardware alone.
+    ///
+    /// # Errors
+    /// The fault that the kernel would have to handle.
+    pub fn store(&self, cpu: CpuId, address: VirtAddr, mask: u64, value: u64) -> Result<(), PageFault> {
+        assert!(address.is_aligned(8_u64), "v{address:#x} is not aligned to 8 bytes");
+        self.core(cpu).store(&self.memory, address, mask, value)
+    }
+
+    /// Makes a CPU cache what a walk for an address finds, as a speculative access does; nothing faults.
+    pub fn prefetch(&self, cpu: CpuId, address: VirtAddr) {
+        self.core(cpu).prefetch(&self.memory, Page::containing_address(address));
+    }
+
+    /// Lets every store of a CPU reach memory (MFENCE).
+    pub fn fence(&self, cpu: CpuId) {
+        self.core(cpu).stores.drain(&self.memory);
+    }
+
+    /// The 4096 bytes of a frame as they stand in memory: the view of a debugger, or of the host behind a device.
+    pub fn bytes(&self, frame: AnyFrame) -> Vec<u8> {
+        self.memory.bytes(frame)
+    }
+
+    /// Writes a word of a frame from outside, as a device does in its own memory.
+    ///
+    /// # Panics
+    /// Where the frame or the word does not exist.
+    pub fn poke(&self, frame: AnyFrame, word: usize, value: u64) {
+        self.memory.frame(frame)[word].store(value, Ordering::SeqCst);
+    }
+
+    /// The flush requests since the last call of this.
+    pub fn take_flushes(&self) -> Vec<FlushRequest> {
+        std::mem::take(&mut *self.flushes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(crate) fn core(&self, cpu: CpuId) -> MutexGuard<'_, Core> {
+        // A test that failed while it held the lock has said so already.
+        self.cpus[cpu.number()].core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the other CPUs, and this one's caches, their turn.
+    fn announce(&self, moment: Moment) {
+        if self.chaos != Chaos::CALM {
+            for cpu in self.cpus() {
+                self.core(cpu).stir(&self.memory, &self.chaos);
+            }
+        }
+        let watcher = self.watcher.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(watcher) = watcher {
+            watcher(self, moment);
+        }
+    }
+
+    /// A locked instruction of this CPU: its stores are out before it.
+    fn locked(&self) {
+        self.fence(self.cpu());
+    }
+
+    fn progress(&self) {
+        self.cpus[self.cpu().number()].waited.store(0, Ordering::Relaxed);
+    }
+
+    fn entry(&self, slot: EntrySlot) -> &std::sync::atomic::AtomicU64 {
+        &self.memory.frame(slot.table().into())[usize::from(slot.index())]
+    }
+}
+
+impl Machine for Sim {
+    type Descriptors = Box<[Descriptor]>;
+
+    fn load_entry(&self, slot: EntrySlot) -> RawEntry {
+        self.announce(Moment::LoadEntry);
+        RawEntry(self.entry(slot).load(Ordering::SeqCst))
+    }
+
+    fn swap_entry(&self, slot: EntrySlot, new: RawEntry) -> RawEntry {
+        self.announce(Moment::SwapEntry);
+        self.locked();
+        self.progress();
+        RawEntry(self.entry(slot).swap(new.0, Ordering::SeqCst))
+    }
+
+    fn compare_exchange_entry(&self, slot: EntrySlot, current: RawEntry, new: RawEntry) -> Result<(), RawEntry> {
+        self.announce(Moment::CompareExchangeEntry);
+        self.locked();
+        let exchanged = self.entry(slot).compare_exchange(current.0, new.0, Ordering::SeqCst, Ordering::SeqCst);
+        exchanged.map(|_| self.progress()).map_err(RawEntry)
+    }
+
+    fn clear(&self, frame: AnyFrame) {
+        for chunk in self.memory.frame(frame).chunks(CHUNK_WORDS) {
+            self.announce(Moment::Clear);
+            for word in chunk {
+                word.store(0, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn copy(&self, source: AnyFrame, target: AnyFrame) {
+        // A CPU reads its own stores, wherever they are.
+        self.fence(self.cpu());
+        let (source, target) = (self.memory.frame(source), self.memory.frame(target));
+        for start in (0..FRAME_WORDS).step_by(CHUNK_WORDS) {
+            self.announce(Moment::Copy);
+            for index in start..start + CHUNK_WORDS {
+                target[index].store(source[index].load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn complete_copies(&self) {
+        self.announce(Moment::CompleteCopies);
+    }
+
+    fn flush(&self, request: FlushRequest) {
+        self.announce(Moment::Flush);
+        self.flushes.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        for cpu in request.cpus.iter() {
+            let mut core = self.core(cpu);
+            // The interrupt that carries the request, and INVLPG itself, wait for older stores (Intel SDM 3A 9.3).
+            core.stores.drain(&self.memory);
+            core.tlb.flush(request.scope);
+        }
+        self.announce(Moment::Flushed);
+    }
+
+    fn load_root(&self, root: PhysFrame) {
+        self.announce(Moment::LoadRoot);
+        let mut core = self.core(self.cpu());
+        core.stores.drain(&self.memory);
+        core.root = root;
+        core.tlb.change_root();
+    }
+
+    fn cpu(&self) -> CpuId {
+        CURRENT.get()
+    }
+
+    fn relax(&self) {
+        self.announce(Moment::Relax);
+        let waited = self.cpus[self.cpu().number()].waited.fetch_add(1, Ordering::Relaxed);
+        assert!(waited < LONGEST_WAIT, "{:?} waits for ever", self.cpu());
+        std::thread::yield_now();
+    }
+
+    fn held_locks(&self) -> &HeldLocks {
+        // Asked at each acquire and release of a lock. An acquire is a locked instruction; a release is a store that
+        // whoever acquires next sees after all older ones. Either way nothing older is hidden from the next holder.
+        self.locked();
+        self.held_by(self.cpu())
+    }
+}

@@ -1,0 +1,144 @@
+//! A machine with its memory manager, ready for a test.
+use ferry_mm::MemoryManager;
+use ferry_mm::address::PAGE_BYTES;
+use ferry_mm::frame::{AnyFrame, Descriptor, DeviceId, DeviceMemory, SystemMemory};
+use ferry_mm::machine::Machine;
+use x86_64::PhysAddr;
+use x86_64::structures::paging::PhysFrame;
+
+use crate::audit::audit;
+use crate::machine::{Chaos, Sim};
+use crate::program::Cpu;
+
+/// Frames at the bottom of RAM that belong to nobody, as on a real machine.
+const RESERVED_FRAMES: usize = 1;
+
+/// What a [`World`] is made of.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    frames: usize,
+    devices: Vec<usize>,
+    cpus: usize,
+    chaos: Chaos,
+}
+
+impl Builder {
+    /// RAM of `frames` frames. One is reserved, one is the kernel's root table, one the zero page.
+    pub fn frames(mut self, frames: usize) -> Self {
+        self.frames = frames;
+        self
+    }
+
+    /// One more device, of `frames` frames; the first is device 0.
+    pub fn device(mut self, frames: usize) -> Self {
+        self.devices.push(frames);
+        self
+    }
+
+    /// The number of CPUs.
+    pub fn cpus(mut self, cpus: usize) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// What the CPUs do on their own.
+    pub fn chaos(mut self, chaos: Chaos) -> Self {
+        self.chaos = chaos;
+        self
+    }
+
+    /// Builds the machine and boots the memory manager on it.
+    ///
+    /// # Panics
+    /// Where there are too few frames for the kernel itself, or more devices than the memory manager takes.
+    pub fn build(self) -> World {
+        let sim = Sim::new(self.frames, &self.devices, self.cpus, self.chaos);
+        let memory = SystemMemory::new(descriptors(self.frames));
+        let first = PhysFrame::containing_address(PhysAddr::new(RESERVED_FRAMES as u64 * PAGE_BYTES));
+        memory.donate(&sim, first, (self.frames - RESERVED_FRAMES) as u64);
+        let kernel_root = memory.allocate_block(&sim, 0).expect("a frame for the kernel's root table");
+        sim.clear(AnyFrame::System(kernel_root));
+        sim.boot(kernel_root);
+        let manager = MemoryManager::new(sim, memory, kernel_root).expect("a frame for the zero page");
+        for (number, frames) in self.devices.iter().enumerate() {
+            let id = u8::try_from(number).ok().and_then(DeviceId::new).expect("a device number");
+            manager.register_device(DeviceMemory::new(id, descriptors(*frames))).expect("a place for the device");
+        }
+        let free_at_boot = manager.memory().free(manager.machine());
+        World { manager, kernel_root, free_at_boot }
+    }
+}
+
+fn descriptors(count: usize) -> Box<[Descriptor]> {
+    (0..count).map(|_| Descriptor::new()).collect()
+}
+
+/// A machine and its memory manager.
+pub struct World {
+    manager: MemoryManager<Sim>,
+    kernel_root: PhysFrame,
+    free_at_boot: u64,
+}
+
+impl World {
+    /// A machine with 256 frames of RAM, no device and one calm CPU, unless told otherwise.
+    pub fn builder() -> Builder {
+        Builder { frames: 256, devices: Vec::new(), cpus: 1, chaos: Chaos::CALM }
+    }
+
+    /// The memory manager.
+    pub fn manager(&self) -> &MemoryManager<Sim> {
+        &self.manager
+    }
+
+    /// The machine.
+    pub fn sim(&self) -> &Sim {
+        self.manager.machine()
+    }
+
+    /// The root of the kernel's own tables.
+    pub fn kernel_root(&self) -> PhysFrame {
+        self.kernel_root
+    }
+
+    /// Free RAM frames when the memory manager had booted.
+    pub fn free_at_boot(&self) -> u64 {
+        self.free_at_boot
+    }
+
+    /// A CPU.
+    ///
+    /// # Panics
+    /// Where the machine has no such CPU.
+    pub fn cpu(&self, number: usize) -> Cpu<'_> {
+        Cpu::new(self, self.sim().cpus().nth(number).expect("a CPU of this machine"))
+    }
+
+    /// Leaves and destroys every space, then checks that everything is free again: by count, by the audit, and by taking
+    /// every frame out of the allocator once.
+    ///
+    /// # Panics
+    /// Where anything is missing, with what.
+    pub fn assert_all_free(&self) {
+        self.sim().unwatch();
+        for cpu in self.sim().cpus() {
+            Cpu::new(self, cpu).leave();
+        }
+        for space in self.manager.spaces() {
+            space.destroy().expect("every CPU has left");
+        }
+        if let Err(report) = audit(self) {
+            panic!("after everything was destroyed: {report}");
+        }
+        let memory = self.manager.memory();
+        assert_eq!(memory.free(self.sim()), self.free_at_boot, "RAM frames are missing");
+        for device in self.manager.devices() {
+            assert_eq!(device.free(), device.frames(), "frames of device {} are missing", device.id().number());
+        }
+        let blocks: Vec<PhysFrame> = std::iter::from_fn(|| memory.allocate_block(self.sim(), 0).ok()).collect();
+        assert_eq!(blocks.len() as u64, self.free_at_boot, "the free lists hold other frames than they count");
+        for block in blocks {
+            memory.free_block(self.sim(), block, 0);
+        }
+    }
+}

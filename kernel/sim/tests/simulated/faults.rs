@@ -1,0 +1,119 @@
+//! First touch, the zero page, and what a fault refuses.
+use ferry_mm::page_table::entry::LeafFlags;
+use ferry_mm::space::{Access, FaultError, Protection};
+use ferry_sim::{AccessError, audit};
+
+use crate::support::*;
+
+#[test]
+fn a_first_load_maps_the_zero_page_read_only() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    let free = world.manager().census();
+    assert_eq!(page(world.cpu(0), 0), vec![0; 4096]);
+    let (frame, flags) = present(space, 0);
+    assert_eq!(frame, world.manager().zero_frame());
+    assert!(!flags.contains(LeafFlags::WRITABLE));
+    assert_eq!(space.resident(), (0, 0), "the zero page is charged to nobody");
+    let tables = world.manager().census().table_frames - free.table_frames;
+    assert_eq!(world.manager().census().free_frames + tables, free.free_frames, "nothing but tables was taken");
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_first_store_maps_a_fresh_zeroed_frame() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    world.cpu(0).store(at(0, 100), &[7]).unwrap();
+    let mut expected = vec![0; 4096];
+    expected[100] = 7;
+    assert_eq!(page(world.cpu(0), 0), expected, "zero but for the byte that was stored");
+    assert_eq!(space.resident(), (1, 0));
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_frame_that_was_somebody_elses_is_zero_for_the_next() {
+    let world = small().frames(16).build();
+    let space = space_of(&world, 4);
+    fill(world.cpu(0), 4);
+    space.unmap(pages(0, 4)).unwrap();
+    space.map_anonymous(pages(0, 4), Protection::READ_WRITE).unwrap();
+    for number in 0..4 {
+        world.cpu(0).store(at(number, 8), &[1]).unwrap();
+        assert!(page(world.cpu(0), number).iter().enumerate().all(|(place, byte)| *byte == u8::from(place == 8)));
+    }
+    world.assert_all_free();
+}
+
+#[test]
+fn every_cpu_sees_the_store_that_replaces_the_zero_page() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    for cpu in [0, 1] {
+        assert_eq!(world.cpu(cpu).read(at(0, 0)).unwrap(), [0; 8]);
+    }
+    world.cpu(0).store(at(0, 0), &[5; 8]).unwrap();
+    world.sim().fence(world.cpu(0).id());
+    assert_eq!(world.cpu(1).read(at(0, 0)).unwrap(), [5; 8], "CPU 1 had the zero page cached");
+    assert_ne!(present(space, 0).0, world.manager().zero_frame());
+    assert!(host(&world, world.manager().zero_frame()).iter().all(|byte| *byte == 0));
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_store_that_replaces_the_zero_page_flushes_once_and_a_first_store_never() {
+    let world = small().build();
+    space_of(&world, 2);
+    world.cpu(1).read::<1>(at(0, 0)).unwrap();
+    world.sim().take_flushes();
+    let flushes = world.manager().statistics().read().flushes;
+    world.cpu(0).store(at(0, 0), &[1]).unwrap();
+    assert_eq!(world.manager().statistics().read().flushes - flushes, 1);
+    world.cpu(0).store(at(1, 0), &[1]).unwrap();
+    assert_eq!(world.manager().statistics().read().flushes - flushes, 1);
+}
+
+#[test]
+fn accesses_that_cannot_be_allowed_say_why() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    space.map_anonymous(pages(1, 1), Protection::READ).unwrap();
+    space.map_anonymous(pages(2, 1), Protection::empty()).unwrap();
+    let cpu = world.cpu(0);
+    let refused = |error| Err(AccessError::Refused(error));
+    assert_eq!(cpu.store(at(1, 0), &[1]), refused(FaultError::Forbidden(at(1, 0), Access::Write, Protection::READ)));
+    let nothing = Protection::empty();
+    assert_eq!(cpu.read::<1>(at(2, 8)), refused(FaultError::Forbidden(at(2, 8), Access::Read, nothing)).map(|()| [0]));
+    assert_eq!(cpu.store(at(9, 0), &[1]), refused(FaultError::NoArea(at(9, 0))));
+    let fetch = cpu.run(|| space.fault(at(0, 0), Access::Execute));
+    assert_eq!(fetch, Err(FaultError::Forbidden(at(0, 0), Access::Execute, Protection::READ_WRITE)));
+    cpu.leave();
+    assert_eq!(cpu.store(at(0, 0), &[1]), Err(AccessError::NoSpace(cpu.id())));
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn without_memory_an_access_fails_and_nothing_is_lost() {
+    let world = small().frames(12).build();
+    let space = space_of(&world, 12);
+    let mut stored = 0;
+    let error = loop {
+        match world.cpu(0).store(at(stored, 0), &contents(stored)) {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, AccessError::Refused(FaultError::OutOfMemory(at(stored, 0))));
+    audit(&world).unwrap();
+    for number in 0..stored {
+        assert_eq!(page(world.cpu(1), number), contents(number));
+    }
+    space.unmap(pages(0, 1)).unwrap();
+    world.cpu(0).store(at(stored, 0), &[1]).expect("the frame that was given back");
+    world.assert_all_free();
+}

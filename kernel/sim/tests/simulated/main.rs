@@ -1,0 +1,12 @@
+//! The memory manager on the simulated machine, and the simulated machine itself.
+#![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
+mod areas;
+mod faults;
+mod injection;
+mod machine;
+mod migration;
+mod pins;
+mod races;
+mod random;
+mod restore;
+mod support;

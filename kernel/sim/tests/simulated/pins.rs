@@ -1,0 +1,89 @@
+//! Pinned pages stay in their frame.
+use ferry_mm::space::{Access, FaultError, Protection};
+use ferry_mm::stats::Reason;
+use ferry_sim::{Expected, audit, audit_with};
+
+use crate::support::*;
+
+#[test]
+fn a_pinned_page_stays_exactly_as_it_is_and_the_rest_moves() {
+    let world = small().build();
+    let space = space_of(&world, 4);
+    fill(world.cpu(0), 4);
+    let pin = space.pin(at(2, 0), Access::Write).unwrap();
+    let before = space.entry(at(2, 0));
+    let report = space.migrate_to_device(pages(0, 4), DEVICE).unwrap();
+    assert_eq!((report.moved, report.stayed.count(Reason::Pinned)), (3, 1));
+    assert_eq!(space.entry(at(2, 0)), before, "bit for bit");
+    audit_with(&world, &Expected { pins: vec![pin.frame()], ..Expected::default() }).unwrap();
+    world.sim().poke(pin.frame().into(), 0, 0x55);
+    assert_eq!(world.cpu(1).read(at(2, 0)).unwrap(), 0x55_u64.to_le_bytes(), "a device's write to the pinned frame");
+    drop(pin);
+    audit(&world).unwrap();
+    assert_eq!(space.migrate_to_device(pages(2, 1), DEVICE).unwrap().moved, 1, "free to go");
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_page_is_pinned_after_it_was_taken_only_if_it_stays() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    fill(world.cpu(0), 1);
+    let pins = [(); 3].map(|()| space.pin(at(0, 0), Access::Read).unwrap());
+    let frame = pins[0].frame();
+    let report = space.migrate_to_device(pages(0, 1), DEVICE).unwrap();
+    assert_eq!(report.stayed.count(Reason::Pinned), 1);
+    audit_with(&world, &Expected { pins: vec![frame; 3], ..Expected::default() }).unwrap();
+    drop(pins);
+    assert_eq!(space.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
+    let home = space.pin(at(0, 0), Access::Write).unwrap();
+    assert_eq!(present(space, 0).0, home.frame(), "a pin brings the page home first");
+    assert_eq!(host(&world, home.frame()), contents(0));
+    drop(home);
+    world.assert_all_free();
+}
+
+#[test]
+fn a_pinned_frame_outlives_its_mapping() {
+    let world = small().build();
+    let space = space_of(&world, 2);
+    fill(world.cpu(0), 2);
+    let pin = space.pin(at(0, 0), Access::Read).unwrap();
+    let free = world.manager().census().free_frames;
+    space.unmap(pages(0, 1)).unwrap();
+    assert_eq!(world.manager().census().free_frames, free);
+    audit_with(&world, &Expected { pins: vec![pin.frame()], ..Expected::default() }).unwrap();
+    space.map_anonymous(pages(0, 1), Protection::READ_WRITE).unwrap();
+    world.cpu(0).store(at(0, 0), &contents(9)).unwrap();
+    assert_ne!(present(space, 0).0, pin.frame());
+    assert_eq!(host(&world, pin.frame()), contents(0));
+    drop(pin);
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_pin_for_stores_gets_a_frame_of_its_own() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    world.cpu(0).read::<1>(at(0, 0)).unwrap();
+    let pin = space.pin(at(0, 0), Access::Write).unwrap();
+    assert_ne!(pin.frame(), world.manager().zero_frame());
+    assert_eq!(present(space, 0).0, pin.frame());
+    drop(pin);
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_pin_asks_for_what_the_area_allows() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    space.map_anonymous(pages(4, 1), Protection::READ).unwrap();
+    let refused = FaultError::Forbidden(at(4, 0), Access::Write, Protection::READ);
+    assert_eq!(space.pin(at(4, 0), Access::Write).err(), Some(refused));
+    assert_eq!(space.pin(at(9, 0), Access::Read).err(), Some(FaultError::NoArea(at(9, 0))));
+    audit(&world).unwrap();
+    world.assert_all_free();
+}

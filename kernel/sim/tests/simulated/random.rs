@@ -1,0 +1,600 @@
+//! Random operations against a reference model of plain bytes; the audit after each of them.
+//!
+//! While the memory manager works, a watcher lets the other CPUs load and store by hardware alone, through whatever they
+//! have cached. Each CPU stores to words of its own, so that the order between CPUs does not matter.
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use ferry_mm::frame::DeviceId;
+use ferry_mm::inject::Step;
+use ferry_mm::machine::{CpuId, Machine};
+use ferry_mm::migrate::{Held, Invalid, MigrateError, Report};
+use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
+use ferry_mm::space::{Access, FaultError, MapError, Pin, Protection, Space};
+use ferry_sim::{AccessError, Chaos, Expected, Sim, World, audit_with};
+use proptest::prelude::*;
+use x86_64::structures::paging::PhysFrame;
+
+use crate::support::{at, pages};
+
+const CPUS: usize = 3;
+const SPACES: usize = 2;
+const PAGES: usize = 12;
+const WORDS: usize = 512;
+
+const PROTECTIONS: [Protection; 5] = [
+    Protection::READ_WRITE,
+    Protection::READ_WRITE.union(Protection::USER),
+    Protection::READ,
+    Protection::READ.union(Protection::USER),
+    Protection::empty(),
+];
+
+/// One operation. Numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Op {
+    Enter { cpu: usize, space: usize },
+    Leave { cpu: usize },
+    Recreate { space: usize },
+    Map { space: usize, first: usize, count: usize, protection: usize },
+    Unmap { cpu: usize, space: usize, first: usize, count: usize },
+    Protect { cpu: usize, space: usize, first: usize, count: usize, protection: usize },
+    Store { cpu: usize, page: usize, word: usize, value: u64, bytes: usize },
+    Load { cpu: usize, page: usize, word: usize },
+    ToDevice { cpu: usize, space: usize, first: usize, count: usize, device: u8 },
+    Home { cpu: usize, space: usize, first: usize, count: usize },
+    TakeAndDrop { cpu: usize, space: usize, first: usize, count: usize, phase: u8 },
+    Pin { cpu: usize, space: usize, page: usize, write: bool },
+    Unpin { which: usize },
+    Inject { step: u8, count: u64 },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (cpu, space, page) = (0..CPUS, 0..SPACES, 0..PAGES);
+    let count = 1..=PAGES;
+    let part = (cpu.clone(), space.clone(), page.clone(), count);
+    let protection = 0..PROTECTIONS.len();
+    prop_oneof![
+        2 => (cpu.clone(), space.clone()).prop_map(|(cpu, space)| Op::Enter { cpu, space }),
+        1 => cpu.clone().prop_map(|cpu| Op::Leave { cpu }),
+        1 => space.clone().prop_map(|space| Op::Recreate { space }),
+        4 => (part.clone(), prop_oneof![3 => Just(0), 1 => protection.clone()])
+            .prop_map(|((_, space, first, count), protection)| Op::Map { space, first, count, protection }),
+        2 => part.clone().prop_map(|(cpu, space, first, count)| Op::Unmap { cpu, space, first, count: count.min(4) }),
+        3 => (part.clone(), protection).prop_map(|((cpu, space, first, count), protection)| {
+            Op::Protect { cpu, space, first, count, protection }
+        }),
+        14 => (cpu.clone(), page.clone(), 0..WORDS, any::<u64>(), 1..=8_usize)
+            .prop_map(|(cpu, page, word, value, bytes)| Op::Store { cpu, page, word, value, bytes }),
+        8 => (cpu.clone(), page.clone(), 0..WORDS).prop_map(|(cpu, page, word)| Op::Load { cpu, page, word }),
+        8 => (part.clone(), 0..2_u8)
+            .prop_map(|((cpu, space, first, count), device)| Op::ToDevice { cpu, space, first, count, device }),
+        4 => part.clone().prop_map(|(cpu, space, first, count)| Op::Home { cpu, space, first, count }),
+        4 => (part, 0..3_u8)
+            .prop_map(|((cpu, space, first, count), phase)| Op::TakeAndDrop { cpu, space, first, count, phase }),
+        2 => (cpu, space, page, any::<bool>()).prop_map(|(cpu, space, page, write)| Op::Pin { cpu, space, page, write }),
+        2 => (0..4_usize).prop_map(|which| Op::Unpin { which }),
+        1 => (0..3_u8, 1..6_u64).prop_map(|(step, count)| Op::Inject { step, count }),
+    ]
+}
+
+/// What a program may expect of a page.
+#[derive(Clone)]
+struct PageModel {
+    protection: Protection,
+    words: Box<[u64; WORDS]>,
+    /// The contents were lost, by a copy that was made to fail.
+    lost: bool,
+    /// Tells the page from others that were mapped in its place.
+    birth: u64,
+}
+
+#[derive(Default)]
+struct Model {
+    spaces: [[Option<PageModel>; PAGES]; SPACES],
+    /// The space that each CPU is in.
+    entered: [Option<usize>; CPUS],
+    births: u64,
+    /// For the watcher's choices.
+    choices: u64,
+}
+
+impl Model {
+    fn choose(&mut self, bound: usize) -> usize {
+        self.choices = self.choices.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.choices >> 33) as usize % bound
+    }
+
+    fn page(&mut self, cpu: usize, page: usize) -> Option<&mut PageModel> {
+        self.spaces[self.entered[cpu]?][page].as_mut()
+    }
+}
+
+/// The word of a page that a CPU may store to, near `word`.
+fn own(cpu: usize, word: usize) -> usize {
+    (word - word % CPUS + cpu) % (WORDS - WORDS % CPUS)
+}
+
+fn drain_all(sim: &Sim) {
+    sim.cpus().for_each(|cpu| sim.fence(cpu));
+}
+
+/// One access of another CPU while the memory manager is in the middle of something.
+fn disturb(sim: &Sim, model: &Mutex<Model>) {
+    let mut model = model.lock().unwrap();
+    let cpu = model.choose(CPUS);
+    let id = CpuId::new(cpu).unwrap();
+    let page = model.choose(PAGES);
+    let word = model.choose(WORDS);
+    // This CPU is in the kernel; and most of the time the others do something else.
+    if id == sim.cpu() || model.choose(4) != 0 {
+        return;
+    }
+    if model.choose(2) == 0 {
+        drain_all(sim);
+        if let Ok(value) = sim.load(id, at(page as u64, word as u64 * 8)) {
+            let there =
+                model.page(cpu, page).unwrap_or_else(|| panic!("CPU {cpu} reads page {page}, which is not mapped"));
+            assert!(there.protection.is_accessible() && !there.lost, "CPU {cpu} reads page {page}");
+            assert_eq!(value, there.words[word], "CPU {cpu} reads word {word} of page {page}");
+        }
+    } else {
+        let word = own(cpu, word);
+        let value = model.choose(usize::MAX) as u64;
+        if sim.store(id, at(page as u64, word as u64 * 8), u64::MAX, value).is_ok() {
+            let there =
+                model.page(cpu, page).unwrap_or_else(|| panic!("CPU {cpu} writes page {page}, which is not mapped"));
+            assert!(there.protection.contains(Protection::WRITE) && !there.lost, "CPU {cpu} writes page {page}");
+            there.words[word] = value;
+        }
+    }
+}
+
+struct PinModel<'w> {
+    pin: Pin<'w, Sim>,
+    space: usize,
+    page: usize,
+    birth: u64,
+}
+
+/// The world, its model, and what the operations hold.
+struct Run<'w> {
+    world: &'w World,
+    model: Arc<Mutex<Model>>,
+    spaces: [Option<Space<'w, Sim>>; SPACES],
+    pins: Vec<PinModel<'w>>,
+}
+
+fn without_used(raw: RawEntry) -> RawEntry {
+    let used = LeafFlags::ACCESSED | LeafFlags::DIRTY;
+    if raw.is_present() { RawEntry(raw.0 & !used.bits()) } else { raw }
+}
+
+impl<'w> Run<'w> {
+    fn new(world: &'w World, seed: u64) -> Self {
+        let model = Arc::new(Mutex::new(Model { choices: seed, ..Model::default() }));
+        let watched = model.clone();
+        world.sim().watch(move |sim, _| disturb(sim, &watched));
+        let mut run = Self { world, model, spaces: [None; SPACES], pins: Vec::new() };
+        for space in 0..SPACES {
+            run.recreate(space);
+        }
+        for cpu in 0..CPUS {
+            run.enter(cpu, cpu % SPACES);
+        }
+        run
+    }
+
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap()
+    }
+
+    fn sim(&self) -> &'w Sim {
+        self.world.sim()
+    }
+
+    /// Runs as a CPU; returns also whether an injected failure struck meanwhile.
+    fn on<R>(&self, cpu: usize, work: impl FnOnce() -> R) -> (R, bool) {
+        let armed =
+            || [Step::Alloc, Step::DeviceAlloc, Step::Copy].map(|step| self.world.manager().injector().is_armed(step));
+        let before = armed();
+        let result = self.world.cpu(cpu).run(work);
+        let struck = before.iter().zip(armed()).any(|(before, after)| *before && !after);
+        (result, struck)
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        self.world.manager().memory().free(self.sim()) == 0
+    }
+
+    fn leave(&self, cpu: usize) {
+        // The CPU itself is in the kernel; nobody else uses its translations.
+        self.world.cpu(cpu).leave();
+        self.model().entered[cpu] = None;
+    }
+
+    fn enter(&self, cpu: usize, space: usize) {
+        self.leave(cpu);
+        if let Some(handle) = self.spaces[space] {
+            self.world.cpu(cpu).enter(handle);
+            self.model().entered[cpu] = Some(space);
+        }
+    }
+
+    fn recreate(&mut self, space: usize) {
+        for cpu in 0..CPUS {
+            let inside = self.model().entered[cpu] == Some(space);
+            if inside {
+                self.leave(cpu);
+            }
+        }
+        if let Some(old) = self.spaces[space].take() {
+            old.destroy().unwrap();
+        }
+        self.model().spaces[space] = Default::default();
+        let (created, struck) = self.on(0, || self.world.manager().create_space());
+        assert!(created.is_ok() || struck || self.is_out_of_memory());
+        self.spaces[space] = created.ok();
+    }
+
+    fn map(&self, space: usize, first: usize, count: usize, protection: Protection) {
+        let Some(handle) = self.spaces[space] else { return };
+        let mapped = handle.map_anonymous(pages(first as u64, count as u64), protection);
+        let mut model = self.model();
+        let mut births = model.births;
+        let part = &mut model.spaces[space][first..first + count];
+        if part.iter().any(Option::is_some) {
+            assert!(matches!(mapped, Err(MapError::Overlaps(_))), "{mapped:?}");
+            return;
+        }
+        mapped.unwrap();
+        for page in part {
+            births += 1;
+            *page = Some(PageModel { protection, words: Box::new([0; WORDS]), lost: false, birth: births });
+        }
+        model.births = births;
+    }
+
+    fn unmap(&self, cpu: usize, space: usize, first: usize, count: usize) {
+        let Some(handle) = self.spaces[space] else { return };
+        self.on(cpu, || handle.unmap(pages(first as u64, count as u64))).0.unwrap();
+        self.model().spaces[space][first..first + count].fill(None);
+    }
+
+    fn protect(&self, cpu: usize, space: usize, first: usize, count: usize, protection: Protection) {
+        let Some(handle) = self.spaces[space] else { return };
+        let range = pages(first as u64, count as u64);
+        let (protected, _) = self.on(cpu, || handle.protect(range, protection));
+        let mut model = self.model();
+        let part = &mut model.spaces[space][first..first + count];
+        if part.iter().any(Option::is_none) {
+            assert_eq!(protected, Err(MapError::NotMapped(range)));
+            return;
+        }
+        protected.unwrap();
+        part.iter_mut().flatten().for_each(|page| page.protection = protection);
+    }
+
+    /// Checks an access that failed against the model; returns whether it may be tried again.
+    fn check_refused(&self, cpu: usize, page: usize, write: bool, error: AccessError, struck: bool) {
+        let out_of_memory = self.is_out_of_memory();
+        let mut model = self.model();
+        let Some(_) = model.entered[cpu] else {
+            assert!(matches!(error, AccessError::NoSpace(_)), "{error:?}");
+            return;
+        };
+        let needed = if write { Protection::WRITE } else { Protection::READ };
+        let AccessError::Refused(error) = error else { panic!("{error}") };
+        match (error, model.page(cpu, page)) {
+            (FaultError::NoArea(_), None) => {}
+            (FaultError::Forbidden(..), Some(there)) => assert!(!there.protection.contains(needed)),
+            (FaultError::OutOfMemory(_), Some(there)) => {
+                assert!(there.protection.contains(needed) && (struck || out_of_memory), "{error}, struck: {struck}");
+            }
+            (FaultError::Poisoned(_), Some(there)) => {
+                assert!(there.protection.contains(needed) && (there.lost || struck), "{error}");
+                there.lost = true;
+            }
+            (error, there) => {
+                panic!("{error:?} where the page is {}", if there.is_some() { "mapped" } else { "not mapped" })
+            }
+        }
+    }
+
+    fn store(&self, cpu: usize, page: usize, word: usize, value: u64, bytes: usize) {
+        let word = own(cpu, word);
+        let address = at(page as u64, word as u64 * 8);
+        let value = value.to_le_bytes();
+        // An access runs as no CPU: its faults run as the CPU that makes it.
+        let (stored, struck) = self.on(cpu, || self.world.cpu(cpu).store(address, &value[..bytes]));
+        if let Err(error) = stored {
+            return self.check_refused(cpu, page, true, error, struck);
+        }
+        let mut model = self.model();
+        let there = model.page(cpu, page).expect("a store to an unmapped page succeeded");
+        assert!(there.protection.contains(Protection::WRITE) && !there.lost);
+        let mut kept = there.words[word].to_le_bytes();
+        kept[..bytes].copy_from_slice(&value[..bytes]);
+        there.words[word] = u64::from_le_bytes(kept);
+    }
+
+    fn load(&self, cpu: usize, page: usize, word: usize) {
+        drain_all(self.sim());
+        let address = at(page as u64, word as u64 * 8);
+        let (loaded, struck) = self.on(cpu, || {
+            // Touched first, so that the word itself is loaded without other CPUs' stores in between.
+            self.world.cpu(cpu).read::<8>(address)?;
+            drain_all(self.sim());
+            self.world.cpu(cpu).read::<8>(address)
+        });
+        match loaded {
+            Err(error) => self.check_refused(cpu, page, false, error, struck),
+            Ok(bytes) => {
+                let mut model = self.model();
+                let there = model.page(cpu, page).expect("a load from an unmapped page succeeded");
+                assert!(there.protection.is_accessible() && !there.lost);
+                assert_eq!(u64::from_le_bytes(bytes), there.words[word], "CPU {cpu}, page {page}, word {word}");
+            }
+        }
+    }
+
+    /// What a migration call must answer to a range, before it looks at entries.
+    fn refusal(&self, space: usize, first: usize, count: usize) -> Option<MigrateError> {
+        let model = self.model();
+        let part = &model.spaces[space][first..first + count];
+        let range = pages(first as u64, count as u64);
+        let Some(protection) = part[0].as_ref().map(|page| page.protection) else {
+            return Some(MigrateError::Invalid(Invalid::OutsideArea(range)));
+        };
+        if part.iter().any(|page| page.as_ref().is_none_or(|page| page.protection != protection)) {
+            return Some(MigrateError::Invalid(Invalid::OutsideArea(range)));
+        }
+        (!protection.is_accessible()).then_some(MigrateError::Invalid(Invalid::NotReadable(range)))
+    }
+
+    fn has_lost(&self, space: usize, first: usize, count: usize) -> bool {
+        self.model().spaces[space][first..first + count].iter().flatten().any(|page| page.lost)
+    }
+
+    /// Whether a migration to a device may have been refused so; `true` where it was.
+    fn check_migrate_error<T>(
+        &self,
+        result: &Result<T, MigrateError>,
+        (space, first, count): (usize, usize, usize),
+        struck: bool,
+    ) -> bool {
+        let refusal = self.refusal(space, first, count);
+        match result {
+            Ok(_) => {
+                assert_eq!(refusal, None);
+                assert!(!self.has_lost(space, first, count), "a lost page was taken");
+                false
+            }
+            Err(MigrateError::NoMemory) => {
+                assert!(refusal.is_none() && (struck || self.is_out_of_memory()));
+                true
+            }
+            Err(MigrateError::Fault(_)) => {
+                assert!(refusal.is_none() && self.has_lost(space, first, count));
+                true
+            }
+            Err(error) => {
+                assert_eq!(Some(*error), refusal);
+                true
+            }
+        }
+    }
+
+    fn to_device(&self, cpu: usize, space: usize, first: usize, count: usize, device: u8) {
+        let Some(handle) = self.spaces[space] else { return };
+        let range = pages(first as u64, count as u64);
+        let (result, struck) = self.on(cpu, || handle.migrate_to_device(range, DeviceId::new(device).unwrap()));
+        if !self.check_migrate_error(&result, (space, first, count), struck) {
+            self.check_report(result.unwrap(), count);
+        }
+    }
+
+    fn check_report(&self, report: Report, count: usize) {
+        assert_eq!(report.moved + report.stayed.total(), count as u64, "{report:?}");
+    }
+
+    fn home(&self, cpu: usize, space: usize, first: usize, count: usize) {
+        let Some(handle) = self.spaces[space] else { return };
+        let range = pages(first as u64, count as u64);
+        let (result, struck) = self.on(cpu, || handle.migrate_to_system(range));
+        match result {
+            Ok(report) => {
+                assert_eq!(self.refusal(space, first, count), None);
+                self.check_report(report, count);
+            }
+            Err(error) => assert_eq!(Some(error), self.refusal(space, first, count)),
+        }
+        if struck {
+            self.find_lost(space, handle);
+        }
+    }
+
+    /// A copy on the way home was made to fail: one more page may be poisoned.
+    fn find_lost(&self, space: usize, handle: Space<'_, Sim>) {
+        let mut model = self.model();
+        let mut found = 0;
+        for (number, page) in model.spaces[space].iter_mut().enumerate() {
+            if let Some(page) = page
+                && !page.lost
+                && handle.path(at(number as u64, 0)).leaf().is_some_and(|step| step.entry.decode() == Entry::Poison)
+            {
+                page.lost = true;
+                found += 1;
+            }
+        }
+        assert!(found <= 1, "one failure lost {found} pages");
+    }
+
+    fn take_and_drop(&self, cpu: usize, space: usize, first: usize, count: usize, phase: u8) {
+        let Some(handle) = self.spaces[space] else { return };
+        let range = pages(first as u64, count as u64);
+        let entries = || -> Vec<RawEntry> {
+            (first..first + count).map(|number| without_used(handle.entry(at(number as u64, 0)))).collect()
+        };
+        let before = entries();
+        let (result, struck) = self.on(cpu, || handle.collect(range, DeviceId::new(0).unwrap()));
+        if self.check_migrate_error(&result, (space, first, count), struck) {
+            assert_eq!(entries(), before, "a call that failed changed an entry");
+            return;
+        }
+        let look = |standings: Vec<Held>| {
+            self.audit(true);
+            for (number, _) in (first..).zip(&standings).filter(|(_, held)| **held == Held::Yes) {
+                for other in 0..CPUS {
+                    let there = self.sim().load(CpuId::new(other).unwrap(), at(number as u64, 0));
+                    assert!(
+                        self.model().entered[other] != Some(space) || there.is_err(),
+                        "CPU {other} reads a held page"
+                    );
+                }
+            }
+        };
+        self.on(cpu, || {
+            let mut collected = result.unwrap();
+            if phase == 0 {
+                look(collected.standings().collect());
+                return;
+            }
+            let mut unmapped = collected.unmap();
+            if phase == 1 {
+                look(unmapped.standings().collect());
+                return;
+            }
+            let mut copied = unmapped.copy();
+            look(copied.standings().collect());
+        });
+        assert_eq!(entries(), before, "what was taken was not given back");
+    }
+
+    fn pin(&mut self, cpu: usize, space: usize, page: usize, write: bool) {
+        let Some(handle) = self.spaces[space] else { return };
+        let access = if write { Access::Write } else { Access::Read };
+        let (pinned, struck) = self.on(cpu, || handle.pin(at(page as u64, 0), access));
+        match pinned {
+            Err(error) => {
+                let inside = self.model().entered[cpu].replace(space);
+                self.check_refused(cpu, page, write, AccessError::Refused(error), struck);
+                self.model().entered[cpu] = inside;
+            }
+            Ok(pin) => {
+                let birth = self.model().spaces[space][page].as_ref().expect("pinned an unmapped page").birth;
+                self.pins.push(PinModel { pin, space, page, birth });
+            }
+        }
+    }
+
+    fn audit(&self, open_batch: bool) {
+        let pins: Vec<PhysFrame> = self.pins.iter().map(|pinned| pinned.pin.frame()).collect();
+        audit_with(self.world, &Expected { open_batch, pins }).unwrap();
+    }
+
+    /// A pinned page stays in its frame for as long as it is mapped.
+    fn check_pins(&self) {
+        let model = self.model();
+        for pinned in &self.pins {
+            let frame = pinned.pin.frame();
+            let still_there =
+                model.spaces[pinned.space][pinned.page].as_ref().is_some_and(|page| page.birth == pinned.birth);
+            let Some(handle) = self.spaces[pinned.space].filter(|_| still_there) else { continue };
+            if frame == self.world.manager().zero_frame() {
+                continue;
+            }
+            match handle.path(at(pinned.page as u64, 0)).last().decode() {
+                Entry::Present { frame: there, .. } | Entry::NoAccess { frame: there, .. } => assert_eq!(there, frame),
+                other => panic!("a pinned page became {other:?}"),
+            }
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Enter { cpu, space } => self.enter(cpu, space),
+            Op::Leave { cpu } => self.leave(cpu),
+            Op::Recreate { space } => self.recreate(space),
+            Op::Map { space, first, count, protection } => {
+                self.map(space, first, count.min(PAGES - first), PROTECTIONS[protection]);
+            }
+            Op::Unmap { cpu, space, first, count } => self.unmap(cpu, space, first, count.min(PAGES - first)),
+            Op::Protect { cpu, space, first, count, protection } => {
+                self.protect(cpu, space, first, count.min(PAGES - first), PROTECTIONS[protection]);
+            }
+            Op::Store { cpu, page, word, value, bytes } => self.store(cpu, page, word, value, bytes),
+            Op::Load { cpu, page, word } => self.load(cpu, page, word),
+            Op::ToDevice { cpu, space, first, count, device } => {
+                self.to_device(cpu, space, first, count.min(PAGES - first), device);
+            }
+            Op::Home { cpu, space, first, count } => self.home(cpu, space, first, count.min(PAGES - first)),
+            Op::TakeAndDrop { cpu, space, first, count, phase } => {
+                self.take_and_drop(cpu, space, first, count.min(PAGES - first), phase);
+            }
+            Op::Pin { cpu, space, page, write } => self.pin(cpu, space, page, write),
+            Op::Unpin { which } => {
+                if which < self.pins.len() {
+                    self.pins.swap_remove(which);
+                }
+            }
+            Op::Inject { step, count } => {
+                let step = [Step::Alloc, Step::DeviceAlloc, Step::Copy][usize::from(step)];
+                self.world.manager().injector().arm(step, count);
+            }
+        }
+    }
+
+    /// Every byte, as some CPU reads it; then everything is given back.
+    fn finish(mut self) {
+        for step in [Step::Alloc, Step::DeviceAlloc, Step::Copy] {
+            self.world.manager().injector().arm(step, 0);
+        }
+        self.pins.clear();
+        self.sim().unwatch();
+        for space in 0..SPACES {
+            let cpu = space % CPUS;
+            self.enter(cpu, space);
+            for page in 0..PAGES {
+                let mut bytes = vec![0; WORDS * 8];
+                match self.world.cpu(cpu).load(at(page as u64, 0), &mut bytes) {
+                    Err(error) => self.check_refused(cpu, page, false, error, false),
+                    Ok(()) => {
+                        let mut model = self.model();
+                        let there = model.page(cpu, page).expect("an unmapped page was read");
+                        let expected: Vec<u8> = there.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                        assert!(bytes == expected, "space {space}, page {page} at the end");
+                    }
+                }
+            }
+        }
+        self.audit(false);
+        self.world.assert_all_free();
+    }
+}
+
+/// Runs `ops` on a machine whose behaviour `seed` determines.
+fn run(seed: u64, frames: usize, chaotic: bool, ops: &[Op]) {
+    let chaos = if chaotic { Chaos::seeded(seed) } else { Chaos::CALM };
+    let world = World::builder().frames(frames).device(6).device(3).cpus(CPUS).chaos(chaos).build();
+    let mut run = Run::new(&world, seed);
+    for op in ops {
+        run.apply(op);
+        run.audit(false);
+        run.check_pins();
+    }
+    run.finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_operations_in_any_order_keep_every_byte_and_every_count(
+        seed: u64,
+        frames in prop_oneof![Just(18_usize), Just(30), Just(64)],
+        chaotic: bool,
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        run(seed, frames, chaotic, &ops);
+    }
+}

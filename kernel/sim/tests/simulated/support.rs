@@ -1,0 +1,79 @@
+//! What the tests share: a small world, pages to work on, and contents to recognise.
+use ferry_mm::address::{PAGE_BYTES, PageRange};
+use ferry_mm::frame::{AnyFrame, DeviceFrame, DeviceId};
+use ferry_mm::page_table::entry::{Entry, LeafFlags};
+use ferry_mm::space::{Protection, Space};
+use ferry_sim::{Builder, Cpu, Sim, World};
+use x86_64::VirtAddr;
+use x86_64::structures::paging::PhysFrame;
+
+/// The first page of the tests: four pages below a border between two level-1 tables.
+pub const BASE: u64 = 0x0040_0000 - 4 * PAGE_BYTES;
+
+/// Device 0.
+pub const DEVICE: DeviceId = DeviceId::new(0).unwrap();
+
+/// A calm machine with 2 CPUs and a device of 32 frames.
+pub fn small() -> Builder {
+    World::builder().frames(128).device(32).cpus(2)
+}
+
+/// Pages `first..first + pages`, counted from [`BASE`].
+pub fn pages(first: u64, pages: u64) -> PageRange {
+    PageRange::covering(at(first, 0), pages * PAGE_BYTES).unwrap()
+}
+
+/// The address of a byte of a page.
+pub fn at(page: u64, offset: u64) -> VirtAddr {
+    VirtAddr::new(BASE + page * PAGE_BYTES + offset)
+}
+
+/// A page's worth of bytes that depend on `seed` and on the place in the page.
+pub fn contents(seed: u64) -> Vec<u8> {
+    (0..PAGE_BYTES).map(|place| (place.wrapping_mul(31) ^ (place >> 8) ^ seed.wrapping_mul(97)) as u8 | 1).collect()
+}
+
+/// A space with `count` read-write pages from [`BASE`], that every CPU is in.
+pub fn space_of(world: &World, count: u64) -> Space<'_, Sim> {
+    let space = world.manager().create_space().unwrap();
+    space.map_anonymous(pages(0, count), Protection::READ_WRITE).unwrap();
+    for number in 0..world.sim().cpus().count() {
+        world.cpu(number).enter(space);
+    }
+    space
+}
+
+/// Stores [`contents`] of its number in each of the first `count` pages.
+pub fn fill(cpu: Cpu<'_>, count: u64) {
+    for page in 0..count {
+        cpu.store(at(page, 0), &contents(page)).unwrap();
+    }
+}
+
+/// The whole page, as a CPU reads it.
+pub fn page(cpu: Cpu<'_>, page: u64) -> Vec<u8> {
+    let mut bytes = vec![0; PAGE_BYTES as usize];
+    cpu.load(at(page, 0), &mut bytes).unwrap();
+    bytes
+}
+
+/// Frame and flags of a present entry.
+pub fn present(space: Space<'_, Sim>, page: u64) -> (PhysFrame, LeafFlags) {
+    match space.entry(at(page, 0)).decode() {
+        Entry::Present { frame, flags } => (frame, flags),
+        other => panic!("page {page} is not present but {other:?}"),
+    }
+}
+
+/// The device frame of a page on the device, and whether it comes home writable.
+pub fn on_device(space: Space<'_, Sim>, page: u64) -> (DeviceFrame, bool) {
+    match space.entry(at(page, 0)).decode() {
+        Entry::Device { frame, writable } => (frame, writable),
+        other => panic!("page {page} is not on the device but {other:?}"),
+    }
+}
+
+/// The bytes of a frame as the host sees them.
+pub fn host(world: &World, frame: impl Into<AnyFrame>) -> Vec<u8> {
+    world.sim().bytes(frame.into())
+}

@@ -1,0 +1,60 @@
+//! PCI configuration space through the two I/O ports that every PC has (PCI Local Bus
+//! Specification 3.0, 3.2.2.3.2, "configuration mechanism #1").
+use pci_types::{ConfigRegionAccess, PciAddress};
+use spin::Mutex;
+use x86_64::instructions::port::Port;
+
+/// Ports for the address and for the data there.
+const ADDRESS: u16 = 0xcf8;
+const DATA: u16 = 0xcfc;
+/// Bit of the address port that turns an access of the data port into a configuration access.
+const ENABLE: u32 = 1 << 31;
+
+/// One access is two port accesses that must not be mixed with those of another CPU.
+static PORTS: Mutex<()> = Mutex::new(());
+
+/// Access to the first 256 bytes of every function's configuration space in segment 0.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigSpace;
+
+impl ConfigSpace {
+    /// Reads four bytes at `offset`, rounded down to a multiple of four.
+    pub(crate) fn get(self, address: PciAddress, offset: u16) -> u32 {
+        // SAFETY: the mechanism is there on every PC, and absent functions read as all ones.
+        unsafe { self.read(address, offset) }
+    }
+
+    /// Writes four bytes at `offset`, rounded down to a multiple of four.
+    ///
+    /// Within this crate only: a BAR in the wrong place puts a device over RAM.
+    pub(crate) fn set(self, address: PciAddress, offset: u16, value: u32) {
+        // SAFETY: as for `get`; the callers in `crate::pci` put back what they change, with decoding off.
+        unsafe { self.write(address, offset, value) }
+    }
+}
+
+fn selector(address: PciAddress, offset: u16) -> u32 {
+    let function =
+        u32::from(address.bus()) << 16 | u32::from(address.device()) << 11 | u32::from(address.function()) << 8;
+    ENABLE | function | u32::from(offset & 0xfc)
+}
+
+impl ConfigRegionAccess for ConfigSpace {
+    unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
+        let _ports = PORTS.lock();
+        // SAFETY: the lock keeps the pair of accesses together.
+        unsafe {
+            Port::new(ADDRESS).write(selector(address, offset));
+            Port::new(DATA).read()
+        }
+    }
+
+    unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
+        let _ports = PORTS.lock();
+        // SAFETY: the lock keeps the pair of accesses together; the caller answers for the value.
+        unsafe {
+            Port::new(ADDRESS).write(selector(address, offset));
+            Port::new(DATA).write(value);
+        }
+    }
+}

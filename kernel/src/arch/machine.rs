@@ -1,0 +1,249 @@
+//! The machine as the memory manager sees it: [`Machine`], implemented with instructions.
+//!
+//! Invariants:
+//! 1. A page-table frame, and every frame that the memory manager owns, is in the direct map, writable. So an
+//!    [`EntrySlot`], which only the memory manager makes, is eight aligned bytes that nothing but page-table code uses.
+//! 2. A device frame is reached only through the accessor of its BAR, with wide accesses.
+//!
+//! No locks. Everything here may run in the fault path: it takes no heap memory and prints nothing.
+use super::layout::DIRECT_MAP;
+use super::per_cpu::PerCpu;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+use ferry_device::bar::Bar;
+use ferry_device::geometry::{FRAME_BYTES, FrameIndex};
+use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, DeviceId};
+use ferry_mm::lock::HeldLocks;
+use ferry_mm::machine::{CpuId, CpuSet, MAX_CPUS, Machine};
+use ferry_mm::manager::MAX_DEVICES;
+use ferry_mm::page_table::entry::RawEntry;
+use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
+use ferry_mm::page_table::slot::EntrySlot;
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::instructions::tlb;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::PhysFrame;
+
+/// The real machine. All its state is in the CPU and in statics of this module.
+pub struct Hardware;
+
+static HELD_LOCKS: [HeldLocks; MAX_CPUS] = [const { HeldLocks::new() }; MAX_CPUS];
+static BARS: [Once<Bar>; MAX_DEVICES] = [const { Once::new() }; MAX_DEVICES];
+
+/// Makes the frames of `device` reachable, through `bar`. The first call for a device counts.
+///
+/// # Panics
+/// Where there may be no such device.
+pub fn connect_device(device: DeviceId, bar: Bar) {
+    BARS[usize::from(device.number())].call_once(|| bar);
+}
+
+/// Where the direct map has a frame.
+#[inline]
+pub fn direct(frame: PhysFrame) -> *mut u8 {
+    (DIRECT_MAP.start() + frame.start_address().as_u64()).as_mut_ptr()
+}
+
+#[inline]
+fn entry(slot: EntrySlot) -> &'static AtomicU64 {
+    let table = direct(slot.table()).cast::<AtomicU64>();
+    // SAFETY: invariant 1; the index is below 512, so the entry is inside the table's frame. Entries are accessed only
+    // as atomics, by this module, and by the CPU's walker.
+    unsafe { &*table.add(usize::from(slot.index())) }
+}
+
+#[inline]
+fn bar(frame: DeviceFrame) -> (&'static Bar, FrameIndex) {
+    let bar = BARS[usize::from(frame.device().number())].get().expect("a device is connected before it is registered");
+    (bar, FrameIndex(u64::from(frame.index())))
+}
+
+/// Copies a RAM frame to a RAM frame.
+#[inline]
+fn copy_ram(source: PhysFrame, target: PhysFrame) {
+    // SAFETY: invariant 1; the memory manager owns both frames and names two different ones.
+    unsafe { core::ptr::copy_nonoverlapping(direct(source), direct(target), FRAME_BYTES) };
+}
+
+/// Fills a RAM frame with zeros.
+#[inline]
+pub(super) fn clear_ram(frame: PhysFrame) {
+    // SAFETY: invariant 1; the memory manager has just taken the frame and nobody else uses it.
+    unsafe {
+        asm!(
+            "rep stosq",
+            inout("rcx") FRAME_BYTES / size_of::<u64>() => _,
+            inout("rdi") direct(frame) => _,
+            in("rax") 0,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+impl Machine for Hardware {
+    type Descriptors = &'static [Descriptor];
+
+    #[inline]
+    fn load_entry(&self, slot: EntrySlot) -> RawEntry {
+        RawEntry(entry(slot).load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn swap_entry(&self, slot: EntrySlot, new: RawEntry) -> RawEntry {
+        RawEntry(entry(slot).swap(new.0, Ordering::SeqCst))
+    }
+
+    #[inline]
+    fn compare_exchange_entry(&self, slot: EntrySlot, current: RawEntry, new: RawEntry) -> Result<(), RawEntry> {
+        match entry(slot).compare_exchange(current.0, new.0, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => Ok(()),
+            Err(found) => Err(RawEntry(found)),
+        }
+    }
+
+    #[inline]
+    fn clear(&self, frame: AnyFrame) {
+        match frame {
+            AnyFrame::System(frame) => clear_ram(frame),
+            AnyFrame::Device(frame) => {
+                let (bar, index) = bar(frame);
+                bar.clear_frame(index).expect("a device frame that was registered");
+            }
+        }
+    }
+
+    #[inline]
+    fn copy(&self, source: AnyFrame, target: AnyFrame) {
+        match (source, target) {
+            (AnyFrame::System(source), AnyFrame::System(target)) => copy_ram(source, target),
+            (AnyFrame::System(source), AnyFrame::Device(target)) => {
+                let (bar, index) = bar(target);
+                // SAFETY: invariant 1; a frame is aligned, is RAM, and its owner is the migration that copies it.
+                unsafe { bar.write_frame(index, direct(source)) }.expect("a device frame that was registered");
+            }
+            (AnyFrame::Device(source), AnyFrame::System(target)) => {
+                let (bar, index) = bar(source);
+                bar.begin_reads();
+                // SAFETY: as above; the target was just allocated and nobody else uses it.
+                unsafe { bar.read_frame(index, direct(target)) }.expect("a device frame that was registered");
+            }
+            (AnyFrame::Device(_), AnyFrame::Device(_)) => {
+                unreachable!("pages go from device to device by way of RAM")
+            }
+        }
+    }
+
+    #[inline]
+    fn complete_copies(&self) {
+        // SAFETY: orders stores, non-temporal ones included; touches no memory.
+        unsafe { core::arch::x86_64::_mm_sfence() };
+    }
+
+    #[inline]
+    fn flush(&self, request: FlushRequest) {
+        assert!(request.cpus == CpuSet::of(self.cpu()), "no other CPU runs: {:#b}", request.cpus.bits());
+        match request.scope {
+            FlushScope::Pages(range) => {
+                for index in 0..range.pages() {
+                    tlb::flush(range.page(index).start_address());
+                }
+            }
+            // Translations of the kernel are global and stay.
+            FlushScope::LowerHalf => tlb::flush_all(),
+        }
+    }
+
+    #[inline]
+    fn load_root(&self, root: PhysFrame) {
+        // SAFETY: every root that the memory manager makes shares the upper half with the one in use.
+        unsafe { Cr3::write(root, Cr3Flags::empty()) };
+    }
+
+    #[inline]
+    fn cpu(&self) -> CpuId {
+        CpuId::new(PerCpu::current().id() as usize).expect("CPUs are numbered from 0")
+    }
+
+    #[inline]
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+
+    #[inline]
+    fn held_locks(&self) -> &HeldLocks {
+        &HELD_LOCKS[self.cpu().number()]
+    }
+}
+
+/// The level-4 table that this CPU uses.
+pub fn current_root() -> PhysFrame {
+    Cr3::read().0
+}
+
+/// Zeroed descriptors at `start`, for ever.
+///
+/// # Safety
+/// `count` descriptors from `start` on are RAM in the direct map that nobody else uses from now on.
+pub unsafe fn zeroed_descriptors(start: PhysFrame, count: usize) -> &'static [Descriptor] {
+    let first = direct(start).cast::<Descriptor>();
+    // SAFETY: the caller's promise; a descriptor of all zeros is valid, and a frame's address is aligned for it.
+    unsafe {
+        first.write_bytes(0, count);
+        core::slice::from_raw_parts(first, count)
+    }
+}
+
+/// Reads a byte at an address of an area, as a program would: the access may fault and bring the page home.
+///
+/// # Panics
+/// Where `address` is outside [`super::layout::AREAS`].
+#[inline]
+pub fn load_byte(address: VirtAddr) -> u8 {
+    assert!(super::layout::AREAS.contains(address), "v{address:#x} is not in an area");
+    // SAFETY: no Rust object lies in an area; a fault that cannot be resolved ends the run with a report.
+    unsafe { address.as_ptr::<u8>().read_volatile() }
+}
+
+/// Writes `bytes` at an address of an area, as a program would.
+///
+/// # Panics
+/// Where part of the target is outside [`super::layout::AREAS`].
+pub fn store_bytes(address: VirtAddr, bytes: &[u8]) {
+    let Some(last) = bytes.len().checked_sub(1) else { return };
+    let inside = super::layout::AREAS.contains(address)
+        && address.as_u64().checked_add(last as u64).is_some_and(|last| last <= super::layout::AREAS.last().as_u64());
+    assert!(inside, "v{address:#x} plus {:#x} bytes is not in an area", bytes.len());
+    // SAFETY: no Rust object lies in an area. The instruction continues after each fault where it stopped, and touches
+    // memory in ascending order.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rcx") bytes.len() => _,
+            inout("rsi") bytes.as_ptr() => _,
+            inout("rdi") address.as_u64() => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Reads from an address of an area into `bytes`, as a program would.
+///
+/// # Panics
+/// Where part of the source is outside [`super::layout::AREAS`].
+pub fn load_bytes(address: VirtAddr, bytes: &mut [u8]) {
+    let Some(last) = bytes.len().checked_sub(1) else { return };
+    let inside = super::layout::AREAS.contains(address)
+        && address.as_u64().checked_add(last as u64).is_some_and(|last| last <= super::layout::AREAS.last().as_u64());
+    assert!(inside, "v{address:#x} plus {:#x} bytes is not in an area", bytes.len());
+    // SAFETY: as in `store_bytes`; the target is a slice of ours.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rcx") bytes.len() => _,
+            inout("rsi") address.as_u64() => _,
+            inout("rdi") bytes.as_mut_ptr() => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}

@@ -1,0 +1,50 @@
+//! The machine: everything that needs an instruction, a register or an I/O port.
+//!
+//! In reading order: [`layout`] (where things lie), [`stack`], [`per_cpu`] and `gdt` (what each CPU
+//! has), `idt` and `entry` (how an exception arrives), [`frame`] (what it saves), [`exceptions`]
+//! (what is done about it), [`probe`] (accesses that may fail), [`tables`] and [`backtrace`] (looks
+//! at the machine for reports), then the devices: [`serial`], [`timer`], [`config_space`],
+//! [`fw_cfg_ports`], [`exit`].
+#![allow(unsafe_code, reason = "this is the room for it")]
+
+pub mod backtrace;
+pub mod bar_window;
+pub mod config_space;
+pub mod cpu;
+mod entry;
+pub mod exceptions;
+pub mod exit;
+pub mod frame;
+pub mod fw_cfg_ports;
+mod gdt;
+mod idt;
+pub mod layout;
+pub mod machine;
+mod memory_functions;
+#[cfg(feature = "tests")]
+pub mod misuse;
+pub mod per_cpu;
+pub mod probe;
+pub mod serial;
+pub mod stack;
+pub mod tables;
+pub(crate) mod takeover;
+pub mod timer;
+
+#[cfg(feature = "tests")]
+mod entry_tests;
+
+/// Prepares the CPU that boots: its features, its tables, the timer. From here on every exception
+/// is reported.
+///
+/// `stack` is the stack that the loader has put the kernel on.
+///
+/// # Panics
+/// When it is called twice.
+pub fn init(stack: stack::StackBounds) -> cpu::Features {
+    let features = cpu::enable();
+    per_cpu::PerCpu::load_boot_cpu(stack);
+    idt::load();
+    timer::start();
+    features
+}

@@ -1,0 +1,205 @@
+//! What each CPU has for itself: its stacks for exceptions, its task state, its segment table.
+//!
+//! The GS base of a CPU points to its [`PerCpu`], so that exception entries find it with one
+//! instruction and without a free register. There is no ring 3, so GS is never swapped.
+//!
+//! Invariants:
+//! 1. A [`PerCpu`] never moves and is never freed once its CPU has loaded it.
+//! 2. Every exception stack is used by one kind of exception only, so that one kind never
+//!    overwrites the frame of another.
+//! 3. `stack_floor` and `stack_span` describe the same stack as `stack_bottom` and `stack_top`.
+use super::frame::ExceptionFrame;
+use super::gdt::Segments;
+use super::stack::{GuardedStack, StackBounds};
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::GsBase;
+use x86_64::structures::tss::TaskStateSegment;
+
+/// Bytes of each exception stack: a report, which formats text, fits several times.
+const EXCEPTION_STACK_BYTES: usize = 16 * 1024;
+
+/// Bytes that must be left on the interrupted stack for the page-fault handler to move there:
+/// the red zone, the frame, the handler's own calls, and one fault inside the handler.
+pub const FAULT_ROOM_BYTES: u64 = 16 * 1024;
+
+/// The exception stacks, one per kind, in the order of their IST slots (Intel SDM 3A, 6.14.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum ExceptionStack {
+    /// Page faults, until they move to the interrupted stack.
+    PageFault,
+    /// Non-maskable interrupts.
+    NonMaskable,
+    /// Machine checks.
+    MachineCheck,
+    /// Double faults.
+    DoubleFault,
+    /// Debug exceptions.
+    Debug,
+    /// All other exceptions and interrupts.
+    Other,
+}
+
+impl ExceptionStack {
+    /// All of them, at the index of their slot.
+    pub const ALL: [Self; 6] =
+        [Self::PageFault, Self::NonMaskable, Self::MachineCheck, Self::DoubleFault, Self::Debug, Self::Other];
+
+    /// What a report calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PageFault => "page-fault stack",
+            Self::NonMaskable => "NMI stack",
+            Self::MachineCheck => "machine-check stack",
+            Self::DoubleFault => "double-fault stack",
+            Self::Debug => "debug-exception stack",
+            Self::Other => "exception stack",
+        }
+    }
+}
+
+/// The state of one CPU.
+#[repr(C)]
+pub struct PerCpu {
+    /// Its own address, so that `gs:[0]` yields a pointer.
+    this: AtomicU64,
+    /// Lowest stack pointer from which the page-fault handler may move to the interrupted stack.
+    pub(super) stack_floor: AtomicU64,
+    /// From the floor to the top of the stack.
+    pub(super) stack_span: AtomicU64,
+    /// Page-fault handlers that have begun and not ended.
+    pub(super) fault_depth: AtomicU32,
+    id: AtomicU32,
+    stack_bottom: AtomicU64,
+    stack_top: AtomicU64,
+    loaded: AtomicBool,
+    pub(super) segments: UnsafeCell<Segments>,
+    pub(super) task_state: UnsafeCell<TaskStateSegment>,
+    exception_stacks: UnsafeCell<[StackBounds; ExceptionStack::ALL.len()]>,
+}
+
+// SAFETY: the cells are written by `load` only, before anything can reach the CPU's state through
+// GS, and `loaded` keeps a second call out; everything else is atomic.
+unsafe impl Sync for PerCpu {}
+
+/// The CPU that boots.
+static BOOT_CPU: PerCpu = PerCpu::new();
+
+/// Its exception stacks, apart from its state so that they take no room in the kernel's file.
+static BOOT_CPU_STACKS: BootCpuStacks = BootCpuStacks([const { GuardedStack::zeroed() }; ExceptionStack::ALL.len()]);
+
+struct BootCpuStacks([GuardedStack<EXCEPTION_STACK_BYTES>; ExceptionStack::ALL.len()]);
+
+// SAFETY: only the CPU that boots uses them, and never through this type.
+unsafe impl Sync for BootCpuStacks {}
+
+impl PerCpu {
+    const fn new() -> Self {
+        Self {
+            this: AtomicU64::new(0),
+            stack_floor: AtomicU64::new(0),
+            stack_span: AtomicU64::new(0),
+            fault_depth: AtomicU32::new(0),
+            id: AtomicU32::new(0),
+            stack_bottom: AtomicU64::new(0),
+            stack_top: AtomicU64::new(0),
+            loaded: AtomicBool::new(false),
+            segments: UnsafeCell::new(Segments::new()),
+            task_state: UnsafeCell::new(TaskStateSegment::new()),
+            exception_stacks: UnsafeCell::new([StackBounds::NONE; ExceptionStack::ALL.len()]),
+        }
+    }
+
+    /// The state of the CPU that executes this.
+    ///
+    /// Valid from `load` on; before it the GS base is the loader's.
+    #[inline]
+    pub fn current() -> &'static PerCpu {
+        let this: *const PerCpu;
+        // SAFETY: `load` has set the GS base to a `PerCpu` whose first word is its own address, and
+        // by invariant 1 it lives for ever.
+        unsafe {
+            asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
+            &*this
+        }
+    }
+
+    /// Number of this CPU, from 0.
+    #[inline]
+    pub fn id(&self) -> u32 {
+        self.id.load(Relaxed)
+    }
+
+    /// How many page-fault handlers are at work here; more than one means a fault inside the handler.
+    pub fn fault_depth(&self) -> u32 {
+        self.fault_depth.load(Relaxed)
+    }
+
+    /// The stack that this CPU's ordinary code runs on.
+    pub fn stack(&self) -> StackBounds {
+        let (bottom, top) = (self.stack_bottom.load(Relaxed), self.stack_top.load(Relaxed));
+        StackBounds { bottom: VirtAddr::new_truncate(bottom), top: VirtAddr::new_truncate(top) }
+    }
+
+    /// Tells the exception entries which stack this CPU's code runs on from now on.
+    pub fn set_stack(&self, stack: StackBounds) {
+        let floor = stack.bottom.as_u64() + FAULT_ROOM_BYTES;
+        self.stack_bottom.store(stack.bottom.as_u64(), Relaxed);
+        self.stack_top.store(stack.top.as_u64(), Relaxed);
+        self.stack_floor.store(floor, Relaxed);
+        self.stack_span.store(stack.top.as_u64().saturating_sub(floor), Relaxed);
+    }
+
+    /// The bounds of one of this CPU's exception stacks.
+    pub fn exception_stack(&self, kind: ExceptionStack) -> StackBounds {
+        // SAFETY: written by `load_boot_cpu` only, before anything can ask.
+        unsafe { (*self.exception_stacks.get())[kind as usize] }
+    }
+
+    /// Every stack of this CPU with its name.
+    pub fn stacks(&self) -> impl Iterator<Item = (&'static str, StackBounds)> + '_ {
+        let exception = ExceptionStack::ALL.into_iter().map(|kind| (kind.name(), self.exception_stack(kind)));
+        core::iter::once(("kernel stack", self.stack())).chain(exception)
+    }
+
+    /// Fills in the boot CPU's state and loads it into the CPU: segments, task state, GS.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub(super) fn load_boot_cpu(stack: StackBounds) {
+        let cpu = &BOOT_CPU;
+        assert!(!is_loaded(), "the boot CPU's state is loaded once");
+        cpu.this.store(core::ptr::from_ref(cpu).addr() as u64, Relaxed);
+        cpu.set_stack(stack);
+        // SAFETY: `loaded` is clear, so nobody else has reached the cells.
+        let (task_state, segments, stacks) =
+            unsafe { (&mut *cpu.task_state.get(), &mut *cpu.segments.get(), &mut *cpu.exception_stacks.get()) };
+        *stacks = BOOT_CPU_STACKS.0.each_ref().map(GuardedStack::bounds);
+        for kind in ExceptionStack::ALL {
+            // By value: the table is packed, so a reference into it would not be aligned.
+            task_state.interrupt_stack_table[kind as usize] = stacks[kind as usize].top;
+        }
+        // SAFETY: segments and task state lie in a static that is not written again.
+        unsafe { segments.load(cpu.task_state.get()) };
+        GsBase::write(VirtAddr::from_ptr(cpu));
+        cpu.loaded.store(true, Relaxed);
+    }
+}
+
+/// Whether this CPU's state is loaded, so that [`PerCpu::current`] may be called.
+pub fn is_loaded() -> bool {
+    BOOT_CPU.loaded.load(Relaxed)
+}
+
+/// The guard pages inside the kernel's image, which whoever owns the page tables shall unmap.
+pub fn guard_pages() -> impl Iterator<Item = VirtAddr> {
+    BOOT_CPU_STACKS.0.iter().map(|stack| stack.bounds().guard_page())
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(PerCpu, this) == 0, "`current` reads the first word");
+    assert!(size_of::<ExceptionFrame>() * 4 < FAULT_ROOM_BYTES as usize);
+};

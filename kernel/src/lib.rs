@@ -1,0 +1,97 @@
+//! The Ferry unikernel: everything around the memory manager `ferry-mm`.
+//!
+//! What happens from the loader's jump on, in this order, each step needing those before it:
+//!
+//! 1. [`console`]: the first line appears, so a kernel that hangs later is seen to have started.
+//! 2. [`arch::init`]: the CPU's protections, its tables and exception stacks, the timer. From here
+//!    on every exception ends in a [`report`].
+//! 3. [`ram`]: what is RAM, so that reports can read page tables.
+//! 4. [`link`]: the host is told which records we speak.
+//! 5. [`memory`]: the memory manager takes over page tables and frames; guard pages go, the heap comes.
+//! 6. [`commands`]: the options are read, and what they say is done.
+//!
+//! Interrupts are off throughout; whoever waits polls, bounded by a [`clock::Deadline`].
+//! `unsafe` is allowed in [`arch`] and [`heap`] only.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod arch;
+pub mod clock;
+pub mod commands;
+pub mod console;
+pub mod demo;
+pub mod fw_cfg;
+#[cfg(feature = "tests")]
+pub mod harness;
+pub mod heap;
+pub mod link;
+pub mod memory;
+pub mod pci;
+pub mod ram;
+pub mod report;
+
+use arch::exit::exit;
+use arch::layout;
+use arch::stack::StackBounds;
+use bootloader_api::config::Mapping;
+use bootloader_api::{BootInfo, BootloaderConfig};
+use core::panic::PanicInfo;
+use ferry_protocol::exit::ExitCode;
+use ferry_protocol::link::FromKernel;
+use memory::InitError;
+use x86_64::VirtAddr;
+
+#[doc(hidden)]
+pub use bootloader_api;
+
+/// What the kernel asks of the loader: everything at the addresses of [`layout`].
+pub static BOOTLOADER_CONFIG: BootloaderConfig = {
+    let mut config = BootloaderConfig::new_default();
+    config.kernel_stack_size = layout::BOOT_STACK_BYTES;
+    config.mappings.kernel_stack = Mapping::FixedAddress(layout::BOOT_STACK.as_u64());
+    config.mappings.kernel_base = Mapping::FixedAddress(layout::KERNEL.start().as_u64());
+    config.mappings.physical_memory = Some(Mapping::FixedAddress(layout::DIRECT_MAP.start().as_u64()));
+    config.mappings.boot_info = Mapping::FixedAddress(layout::BOOT_INFO.start().as_u64());
+    config
+};
+
+/// Makes a binary a kernel: its entry point, and the request to the loader.
+#[macro_export]
+macro_rules! entry {
+    () => {
+        $crate::bootloader_api::entry_point!($crate::start, config = &$crate::BOOTLOADER_CONFIG);
+    };
+}
+
+/// Runs the kernel, from the loader's jump to the end.
+pub fn start(boot_info: &'static mut BootInfo) -> ! {
+    console::init();
+    println!("Ferry {}", env!("CARGO_PKG_VERSION"));
+    let bottom = VirtAddr::new(boot_info.kernel_stack_bottom);
+    let features = arch::init(StackBounds { bottom, top: bottom + boot_info.kernel_stack_len });
+    log::debug!("CPU protections: {features}");
+    ram::init(&boot_info.memory_regions);
+    link::init();
+    let code = match memory::init(&boot_info.memory_regions) {
+        Ok(leaves) => {
+            log::debug!("the kernel's tables have {leaves} leaves, none both writable and executable");
+            commands::run()
+        }
+        Err(error) => {
+            println!("error: {error}");
+            match error {
+                InitError::Protection(_) => ExitCode::Failed,
+                InitError::Takeover(_) | InitError::OutOfFrames(_) => ExitCode::OutOfMemory,
+            }
+        }
+    };
+    link::send(&FromKernel::Done);
+    exit(code)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    report::panic(info, arch::backtrace::frame_pointer())
+}

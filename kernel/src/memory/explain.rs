@@ -1,0 +1,43 @@
+//! What the memory manager believes about an address, for reports: reads without a lock, allocates nothing.
+#![forbid(unsafe_code)]
+use super::{MANAGER, current_space};
+use core::fmt::{self, Write};
+use ferry_mm::address::PAGE_BYTES;
+use ferry_mm::frame::AnyFrame;
+use x86_64::VirtAddr;
+
+/// Writes what is known about the page at `address`.
+///
+/// # Errors
+/// Those of `out`.
+pub fn explain(address: VirtAddr, out: &mut dyn Write) -> fmt::Result {
+    let Some(manager) = MANAGER.get() else {
+        return writeln!(out, "the memory manager does not exist yet");
+    };
+    let Some(space) = current_space() else {
+        return writeln!(out, "this CPU is in no address space");
+    };
+    let entry = space.entry(address).decode();
+    writeln!(out, "in address space {} the page is {entry}", space.id().number())?;
+    let descriptor = match entry.frame() {
+        None => return Ok(()),
+        Some(AnyFrame::System(frame)) => {
+            manager.memory().descriptors().get((frame.start_address().as_u64() / PAGE_BYTES) as usize)
+        }
+        Some(AnyFrame::Device(frame)) => {
+            manager.device(frame.device()).and_then(|device| device.descriptors().get(frame.index() as usize))
+        }
+    };
+    let Some(descriptor) = descriptor else {
+        return writeln!(out, "there is no such frame: the entry is damaged");
+    };
+    writeln!(
+        out,
+        "its frame is {:?}, has {} references, {} mappings and {} pins, and is {}",
+        descriptor.kind(),
+        descriptor.references(),
+        descriptor.mappings(),
+        descriptor.pins(),
+        if descriptor.is_locked() { "locked" } else { "not locked" },
+    )
+}

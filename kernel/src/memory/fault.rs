@@ -1,0 +1,61 @@
+//! Page faults: from the exception to the memory manager.
+#![forbid(unsafe_code)]
+use crate::arch::frame::ExceptionFrame;
+use crate::arch::layout;
+use core::fmt;
+use ferry_mm::space::{Access, FaultError};
+use x86_64::VirtAddr;
+use x86_64::structures::idt::PageFaultErrorCode;
+
+/// Why a page fault could not be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The address is none that areas may have.
+    OutsideAreas,
+    /// This CPU is in no address space.
+    NoSpace,
+    /// The CPU found a reserved bit set in an entry.
+    MalformedEntry,
+    /// The memory manager says why.
+    Access(FaultError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutsideAreas => f.write_str("the address is none that the memory manager hands out"),
+            Self::NoSpace => f.write_str("this CPU is in no address space; enter one before touching its areas"),
+            Self::MalformedEntry => {
+                f.write_str("an entry on the path has a reserved bit set; the page table is damaged")
+            }
+            Self::Access(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Failure {}
+
+/// Makes the access possible that faulted at `address`.
+///
+/// Takes no lock of the console and nothing from the heap.
+///
+/// # Errors
+/// See [`Failure`]; the access cannot succeed.
+#[inline]
+pub fn page_fault(address: VirtAddr, code: PageFaultErrorCode, _frame: &ExceptionFrame) -> Result<(), Failure> {
+    if !layout::AREAS.contains(address) {
+        return Err(Failure::OutsideAreas);
+    }
+    if code.contains(PageFaultErrorCode::MALFORMED_TABLE) {
+        return Err(Failure::MalformedEntry);
+    }
+    let space = super::current_space().ok_or(Failure::NoSpace)?;
+    let access = if code.contains(PageFaultErrorCode::INSTRUCTION_FETCH) {
+        Access::Execute
+    } else if code.contains(PageFaultErrorCode::CAUSED_BY_WRITE) {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    space.fault(address, access).map(drop).map_err(Failure::Access)
+}

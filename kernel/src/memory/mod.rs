@@ -1,0 +1,114 @@
+//! Where the memory manager meets the kernel: its one instance, the tables it starts from, faults, and the device.
+//!
+//! ```text
+//!   arch::takeover ──▶ descriptors, kernel tables, heap ──▶ MANAGER
+//!   arch::exceptions ──▶ fault::page_fault ──▶ Space::fault of the space this CPU is in
+//!   device::attach ──▶ BAR window ──▶ MemoryManager::register_device
+//! ```
+//!
+//! Locks: those of [`ferry_mm::lock`]. Which space this CPU is in is a word per CPU.
+#![deny(unsafe_code)]
+
+pub mod device;
+pub mod explain;
+pub mod fault;
+pub mod protection;
+
+#[cfg(feature = "tests")]
+mod tests;
+
+use crate::arch::machine::Hardware;
+use crate::arch::takeover::{self, Ground, TakeoverError};
+use bootloader_api::info::MemoryRegion;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use ferry_mm::frame::OutOfFrames;
+use ferry_mm::machine::{MAX_CPUS, Machine};
+use ferry_mm::space::{Space, SpaceId};
+use protection::WritableAndExecutable;
+use spin::Once;
+
+/// The kernel's memory manager.
+pub type MemoryManager = ferry_mm::MemoryManager<Hardware>;
+
+/// An address space of the kernel's memory manager.
+pub type AddressSpace = Space<'static, Hardware>;
+
+static MANAGER: Once<MemoryManager> = Once::new();
+
+/// The number of the space that each CPU is in, plus one; 0 in none.
+static ENTERED: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+
+/// Takes the page tables over from the loader and makes the memory manager; returns how many leaves the kernel's
+/// tables have, none of them both writable and executable.
+///
+/// # Errors
+/// See [`InitError`].
+pub fn init(regions: &[MemoryRegion]) -> Result<u64, InitError> {
+    let Ground { memory, root } = takeover::run(regions).map_err(InitError::Takeover)?;
+    let leaves = protection::check(root).map_err(InitError::Protection)?;
+    let manager = MemoryManager::new(Hardware, memory, root).map_err(InitError::OutOfFrames)?;
+    MANAGER.call_once(|| manager);
+    Ok(leaves)
+}
+
+/// Why there is no memory manager.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InitError {
+    /// The page tables cannot be taken over.
+    Takeover(TakeoverError),
+    /// A page of the kernel is both writable and executable.
+    Protection(WritableAndExecutable),
+    /// No frame for the zero page.
+    OutOfFrames(OutOfFrames),
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Takeover(error) => error.fmt(f),
+            Self::Protection(error) => error.fmt(f),
+            Self::OutOfFrames(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for InitError {}
+
+/// The memory manager.
+///
+/// # Panics
+/// Before [`init`].
+#[inline]
+pub fn manager() -> &'static MemoryManager {
+    MANAGER.get().expect("the memory manager is made at boot, before anything asks for it")
+}
+
+/// The space that this CPU is in.
+#[inline]
+pub fn current_space() -> Option<AddressSpace> {
+    let entered = ENTERED[Hardware.cpu().number()].load(Ordering::Relaxed);
+    let number = entered.checked_sub(1)?;
+    let manager = MANAGER.get()?;
+    manager.space(SpaceId::new(number as u16)?)
+}
+
+/// Makes this CPU use `space` for the lower half; it leaves the space it was in.
+pub fn enter(space: AddressSpace) {
+    leave();
+    ENTERED[Hardware.cpu().number()].store(u32::from(space.id().number()) + 1, Ordering::Relaxed);
+    space.enter();
+}
+
+/// Makes this CPU leave the space it is in, if any.
+pub fn leave() {
+    if let Some(space) = current_space() {
+        manager().leave(space);
+        ENTERED[Hardware.cpu().number()].store(0, Ordering::Relaxed);
+    }
+}
+
+/// What there is of everything that can leak.
+pub fn census() -> ferry_mm::manager::Census {
+    manager().census()
+}

@@ -1,0 +1,220 @@
+//! PCI: finding our device and the memory behind its BAR.
+//!
+//! ```text
+//!   bus 0 ─┬─ function
+//!          ├─ bridge ── secondary bus ─┬─ function
+//!          │                           └─ bridge ── …
+//!          └─ function
+//! ```
+//! The firmware has numbered the buses and placed the BARs; this module follows the bridges, and
+//! then looks at the buses that no bridge leads to (extra root buses).
+#![deny(unsafe_code)]
+pub mod bar;
+
+use crate::arch::config_space::ConfigSpace;
+use crate::arch::cpu;
+use crate::ram::{self, PhysRange};
+use bar::{BarError, BarProbe};
+use core::fmt;
+use core::ops::ControlFlow;
+use ferry_protocol::exit::ExitCode;
+use pci_types::{CommandRegister, PciAddress, PciHeader, PciPciBridgeHeader};
+
+/// QEMU's shared-memory device (QEMU, docs/specs/ivshmem-spec).
+const VENDOR: u16 = 0x1af4;
+const DEVICE: u16 = 0x1110;
+/// The slot of its memory.
+const MEMORY_SLOT: u8 = 2;
+
+/// What an absent function reads as (PCI Local Bus Specification 3.0, 6.1).
+const NO_VENDOR: u16 = 0xffff;
+const BUSES: usize = 256;
+const DEVICES: u8 = 32;
+const FUNCTIONS: u8 = 8;
+
+/// Our device: its function and the memory behind its BAR, decoding switched on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceMemory {
+    /// Where it sits.
+    pub function: PciAddress,
+    /// Its memory.
+    pub range: PhysRange,
+}
+
+/// Why there is no device memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PciError {
+    /// No function is our device; so many there are.
+    NoDevice(u32),
+    /// The BAR of this function cannot be used.
+    Bar(PciAddress, BarError),
+}
+
+impl PciError {
+    /// How the run ends where this is not handled.
+    pub const fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NoDevice(_) => ExitCode::NoDevice,
+            Self::Bar(..) => ExitCode::BadBar,
+        }
+    }
+}
+
+impl fmt::Display for PciError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDevice(functions) => write!(
+                f,
+                "none of the {functions} PCI functions is the device {VENDOR:04x}:{DEVICE:04x}; start QEMU with -device ivshmem-plain"
+            ),
+            Self::Bar(function, error) => write!(f, "BAR {MEMORY_SLOT} of PCI function {function}: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for PciError {}
+
+/// Finds our device, checks its BAR and switches decoding on.
+///
+/// # Errors
+/// There is no device, or its BAR cannot be used, or has fewer than `minimum` bytes.
+pub fn device_memory(minimum: u64) -> Result<DeviceMemory, PciError> {
+    let mut count = 0;
+    let found = each_function(|header| {
+        count += 1;
+        if header.id(ConfigSpace) == (VENDOR, DEVICE) {
+            return ControlFlow::Break(header.address());
+        }
+        ControlFlow::Continue(())
+    });
+    let function = found.ok_or(PciError::NoDevice(count))?;
+    let bad_bar = |error| PciError::Bar(function, error);
+    let probe = BarProbe::read(function, MEMORY_SLOT);
+    let range = bar::device_range(&probe, minimum, cpu::physical_address_bits()).map_err(bad_bar)?;
+    if let Some(ram) = ram::ranges().iter().find(|ram| ram.overlaps(&range)) {
+        return Err(bad_bar(BarError::OverRam { bar: range, ram: *ram }));
+    }
+    if let Some((owner, slot, other)) = overlapping_bar(function, range) {
+        return Err(bad_bar(BarError::OverBar { bar: range, other, owner, slot }));
+    }
+    let enabled = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
+    PciHeader::new(function).update_command(ConfigSpace, |command| command | enabled);
+    Ok(DeviceMemory { function, range })
+}
+
+/// A memory BAR other than [`MEMORY_SLOT`] of `function` that overlaps `range`.
+fn overlapping_bar(function: PciAddress, range: PhysRange) -> Option<(PciAddress, u8, PhysRange)> {
+    each_function(|header| {
+        let owner = header.address();
+        let mut slot = 0;
+        while slot < bar::slots(header.header_type(ConfigSpace)) {
+            let probe = BarProbe::read(owner, slot);
+            let other = probe.memory_range();
+            if let Some(other) = other
+                && other.overlaps(&range)
+                && (owner, slot) != (function, MEMORY_SLOT)
+            {
+                return ControlFlow::Break((owner, slot, other));
+            }
+            slot += probe.slots_used();
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// Visits every function, bus by bus, until `visit` breaks.
+fn each_function<R>(mut visit: impl FnMut(PciHeader) -> ControlFlow<R>) -> Option<R> {
+    let mut seen = [false; BUSES];
+    // Buses that wait; each is entered once, so the list cannot overflow, whatever bridges say.
+    let mut waiting = [0u8; BUSES];
+    let mut count = 0;
+    for root in 0..=u8::MAX {
+        if !seen[usize::from(root)] {
+            seen[usize::from(root)] = true;
+            (waiting[0], count) = (root, 1);
+        }
+        while count > 0 {
+            count -= 1;
+            let bus = waiting[count];
+            let found = each_function_on(bus, |header| {
+                if let Some(bridge) = PciPciBridgeHeader::from_header(PciHeader::new(header.address()), ConfigSpace) {
+                    let behind = bridge.secondary_bus_number(ConfigSpace);
+                    if !seen[usize::from(behind)] {
+                        seen[usize::from(behind)] = true;
+                        waiting[count] = behind;
+                        count += 1;
+                    }
+                }
+                visit(header)
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+    None
+}
+
+fn each_function_on<R>(bus: u8, mut visit: impl FnMut(PciHeader) -> ControlFlow<R>) -> Option<R> {
+    for device in 0..DEVICES {
+        let present = |function| {
+            let header = PciHeader::new(PciAddress::new(0, bus, device, function));
+            (header.id(ConfigSpace).0 != NO_VENDOR).then_some(header)
+        };
+        let Some(first) = present(0) else { continue };
+        let functions = if first.has_multiple_functions(ConfigSpace) { FUNCTIONS } else { 1 };
+        for header in (0..functions).filter_map(present) {
+            if let ControlFlow::Break(result) = visit(header) {
+                return Some(result);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(feature = "tests")]
+mod tests {
+    use super::*;
+    use crate::harness::{TestResult, check, check_eq, kernel_test};
+    use alloc::vec::Vec;
+
+    kernel_test! {
+        fn the_walk_finds_each_function_once() -> TestResult {
+            let mut found = Vec::new();
+            each_function(|header| {
+                found.push(header.address());
+                ControlFlow::<()>::Continue(())
+            });
+            // By brute force, without the multi-function bit and without bridges.
+            let mut expected = Vec::new();
+            for bus in 0..=u8::MAX {
+                for device in 0..DEVICES {
+                    for function in 0..FUNCTIONS {
+                        let address = PciAddress::new(0, bus, device, function);
+                        if ConfigSpace.get(address, 0) as u16 != NO_VENDOR {
+                            expected.push(address);
+                        }
+                    }
+                }
+            }
+            found.sort();
+            check_eq!(found, expected);
+            // The host bridge is always there.
+            check_eq!(found.first().copied(), Some(PciAddress::new(0, 0, 0, 0)));
+            Ok(())
+        }
+
+        fn the_device_is_found_and_its_bar_is_usable() -> TestResult {
+            let memory = device_memory(1 << 20)?;
+            let bytes = memory.range.bytes;
+            check!(bytes.is_power_of_two() && memory.range.start.is_aligned(bytes), "{}", memory.range)?;
+            let command = PciHeader::new(memory.function).command(ConfigSpace);
+            check!(command.contains(CommandRegister::MEMORY_ENABLE), "decoding is off: {command:?}")?;
+            // Probing has put everything back, so a second look sees the same.
+            check_eq!(device_memory(1 << 20)?, memory);
+            let too_small = BarError::TooSmall { bytes, minimum: bytes + 1 };
+            check_eq!(device_memory(bytes + 1), Err(PciError::Bar(memory.function, too_small)));
+            Ok(())
+        }
+    }
+}

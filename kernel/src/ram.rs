@@ -1,0 +1,80 @@
+//! Which physical addresses are RAM, as the loader said.
+//!
+//! Reports use it to read page tables without faulting, and PCI to see that no BAR lies over RAM.
+//! Written once at boot, read without a lock.
+#![forbid(unsafe_code)]
+use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
+use core::fmt;
+use spin::Once;
+use x86_64::PhysAddr;
+
+/// Most separate ranges of RAM that are kept; a PC has two or three.
+const MOST_RANGES: usize = 32;
+
+/// A range of physical addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PhysRange {
+    /// The first address.
+    pub start: PhysAddr,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl PhysRange {
+    /// First address above the range, as a number: it may be one past the last address there is.
+    pub fn end(&self) -> u64 {
+        self.start.as_u64() + self.bytes
+    }
+
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.start.as_u64() < other.end() && other.start.as_u64() < self.end()
+    }
+}
+
+impl fmt::Display for PhysRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{:#x}..p{:#x}", self.start, self.end())
+    }
+}
+
+struct Map {
+    ranges: [PhysRange; MOST_RANGES],
+    count: usize,
+}
+
+static MAP: Once<Map> = Once::new();
+
+/// Keeps what `regions`, in ascending order, say.
+///
+/// # Panics
+/// Where they form more than 32 separate ranges.
+pub fn init(regions: &[MemoryRegion]) {
+    let mut map = Map { ranges: [PhysRange { start: PhysAddr::zero(), bytes: 0 }; MOST_RANGES], count: 0 };
+    for region in regions {
+        if !matches!(region.kind, MemoryRegionKind::Usable | MemoryRegionKind::Bootloader) {
+            continue;
+        }
+        let bytes = region.end - region.start;
+        match map.ranges[..map.count].last_mut() {
+            Some(last) if last.end() == region.start => last.bytes += bytes,
+            _ => {
+                assert!(map.count < MOST_RANGES, "the memory map has more than {MOST_RANGES} separate ranges of RAM");
+                map.ranges[map.count] = PhysRange { start: PhysAddr::new(region.start), bytes };
+                map.count += 1;
+            }
+        }
+    }
+    MAP.call_once(|| map);
+}
+
+/// All RAM, in ascending order; empty before [`init`].
+pub fn ranges() -> &'static [PhysRange] {
+    MAP.get().map_or(&[], |map| &map.ranges[..map.count])
+}
+
+/// Whether `bytes` at `address` are RAM.
+pub fn contains(address: PhysAddr, bytes: u64) -> bool {
+    let address = address.as_u64();
+    ranges().iter().any(|range| range.start.as_u64() <= address && address + bytes <= range.end())
+}

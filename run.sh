@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# The one door to Ferry: checks what is needed, installs QEMU where that is missing, builds the host
+# tool `ferry` and hands over to it. ./run.sh alone is ./run.sh demo; ./run.sh --help says what there is.
+#
+# Exit status: 0 done and verified, 1 the system under test failed, 2 usage or environment.
+set -euo pipefail
+
+readonly QEMU=qemu-system-x86_64
+readonly QEMU_PACKAGE=qemu-system-x86
+readonly QEMU_OLDEST=7.2
+readonly STATUS_ENVIRONMENT=2
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+say() {
+    printf 'run.sh: %s\n' "$*" >&2
+}
+
+refuse() {
+    say "$@"
+    exit "$STATUS_ENVIRONMENT"
+}
+
+# Whether the command boots a machine. What only informs must work without QEMU.
+needs_qemu() {
+    case ${1:-demo} in
+    -h | --help | -V | --version) return 1 ;;
+    demo | test | boot | -*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+check_rust() {
+    if ! command -v cargo >/dev/null; then
+        # rustup puts it here, but a shell that was open before does not know.
+        [[ -x $HOME/.cargo/bin/cargo ]] || refuse "cargo is not installed; install Rust from https://rustup.rs"
+        export PATH="$HOME/.cargo/bin:$PATH"
+    fi
+    command -v cc >/dev/null || refuse "no linker: cc is not installed; on Debian and Ubuntu: apt-get install gcc libc6-dev"
+}
+
+# Runs a command as root, or fails where this user cannot become root without being asked.
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    else
+        sudo --non-interactive "$@"
+    fi
+}
+
+install_qemu() {
+    local manual="apt-get install --no-install-recommends $QEMU_PACKAGE"
+    command -v apt-get >/dev/null ||
+        refuse "$QEMU is not installed and there is no apt-get; install QEMU $QEMU_OLDEST or newer for x86-64 (Debian's package is $QEMU_PACKAGE)"
+    if [[ $EUID -ne 0 ]] && ! sudo --non-interactive true 2>/dev/null; then
+        refuse "$QEMU is not installed and this user may not install it; run: sudo $manual"
+    fi
+    say "$QEMU is not installed; installing Debian's package $QEMU_PACKAGE (apt-get update, $manual)"
+    local log
+    log=$(mktemp)
+    if ! {
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$QEMU_PACKAGE"
+    } >"$log" 2>&1; then
+        tail -n 15 "$log" >&2
+        rm -f "$log"
+        refuse "apt-get failed, its last lines are above; install the package $QEMU_PACKAGE by hand: $manual"
+    fi
+    rm -f "$log"
+    command -v "$QEMU" >/dev/null || refuse "the package $QEMU_PACKAGE is installed, but $QEMU is not in PATH"
+}
+
+check_qemu() {
+    command -v "$QEMU" >/dev/null || install_qemu
+    local version
+    version=$("$QEMU" --version 2>/dev/null | sed -n 's/.*version \([0-9]*\.[0-9]*\).*/\1/p' | head -n 1) || true
+    [[ -n $version ]] || refuse "$QEMU does not say its version; reinstall the package $QEMU_PACKAGE"
+    if [[ $(printf '%s\n%s\n' "$QEMU_OLDEST" "$version" | sort --version-sort | head -n 1) != "$QEMU_OLDEST" ]]; then
+        refuse "$QEMU is version $version, but Ferry needs $QEMU_OLDEST or newer; update the package $QEMU_PACKAGE"
+    fi
+}
+
+build_ferry() {
+    local target=$1 quiet=(--quiet)
+    if [[ ! -x $target/release/ferry ]]; then
+        say "building (only the first time takes long)"
+        quiet=()
+        # A terminal sees Cargo's progress; a log needs no list of crates.
+        [[ -t 2 ]] || quiet=(--quiet)
+    fi
+    cargo build --release --locked "${quiet[@]}" --manifest-path "$root/Cargo.toml" --package ferry --bin ferry ||
+        refuse "the host tool does not build; Cargo's messages are above"
+}
+
+check_rust
+if needs_qemu "$@"; then
+    check_qemu
+fi
+# Relative paths on the command line are meant from where the user stands, so the directory stays.
+target=${CARGO_TARGET_DIR:-$root/target}
+build_ferry "$target"
+exec "$target/release/ferry" "$@"
