@@ -11,7 +11,7 @@
 //!
 //! The kernel checks nothing of the contents itself: the host does, from outside.
 #![forbid(unsafe_code)]
-use crate::arch::machine;
+use crate::arch::areas;
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::link::{self, NoAnswer};
 use crate::memory::device::{self, DeviceProblem};
@@ -168,7 +168,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
             if chunk.is_empty() {
                 break;
             }
-            machine::store_bytes(INPUT_START + offset, chunk);
+            areas::store_bytes(INPUT_START + offset, chunk);
             offset += chunk.len() as u64;
             progress(Stage::Populated, offset / PAGE_BYTES, pages);
         }
@@ -232,7 +232,7 @@ impl Journey {
             let mut home = 0;
             for index in on_device.iter() {
                 // The first access to each page faults; when it has been made, the page is home.
-                machine::load_byte(self.range.page(index).start_address());
+                areas::load_byte(self.range.page(index).start_address());
                 travelled.insert(index);
                 home += 1;
                 progress(Stage::Returned, home, on_device.len());

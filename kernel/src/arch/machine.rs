@@ -20,7 +20,6 @@ use ferry_mm::page_table::entry::RawEntry;
 use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
 use ferry_mm::page_table::slot::EntrySlot;
 use spin::Once;
-use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
@@ -191,59 +190,5 @@ pub unsafe fn zeroed_descriptors(start: PhysFrame, count: usize) -> &'static [De
     unsafe {
         first.write_bytes(0, count);
         core::slice::from_raw_parts(first, count)
-    }
-}
-
-/// Reads a byte at an address of an area, as a program would: the access may fault and bring the page home.
-///
-/// # Panics
-/// Where `address` is outside [`super::layout::AREAS`].
-#[inline]
-pub fn load_byte(address: VirtAddr) -> u8 {
-    assert!(super::layout::AREAS.contains(address), "v{address:#x} is not in an area");
-    // SAFETY: no Rust object lies in an area; a fault that cannot be resolved ends the run with a report.
-    unsafe { address.as_ptr::<u8>().read_volatile() }
-}
-
-/// Writes `bytes` at an address of an area, as a program would.
-///
-/// # Panics
-/// Where part of the target is outside [`super::layout::AREAS`].
-pub fn store_bytes(address: VirtAddr, bytes: &[u8]) {
-    let Some(last) = bytes.len().checked_sub(1) else { return };
-    let inside = super::layout::AREAS.contains(address)
-        && address.as_u64().checked_add(last as u64).is_some_and(|last| last <= super::layout::AREAS.last().as_u64());
-    assert!(inside, "v{address:#x} plus {:#x} bytes is not in an area", bytes.len());
-    // SAFETY: no Rust object lies in an area. The instruction continues after each fault where it stopped, and touches
-    // memory in ascending order.
-    unsafe {
-        asm!(
-            "rep movsb",
-            inout("rcx") bytes.len() => _,
-            inout("rsi") bytes.as_ptr() => _,
-            inout("rdi") address.as_u64() => _,
-            options(nostack, preserves_flags)
-        );
-    }
-}
-
-/// Reads from an address of an area into `bytes`, as a program would.
-///
-/// # Panics
-/// Where part of the source is outside [`super::layout::AREAS`].
-pub fn load_bytes(address: VirtAddr, bytes: &mut [u8]) {
-    let Some(last) = bytes.len().checked_sub(1) else { return };
-    let inside = super::layout::AREAS.contains(address)
-        && address.as_u64().checked_add(last as u64).is_some_and(|last| last <= super::layout::AREAS.last().as_u64());
-    assert!(inside, "v{address:#x} plus {:#x} bytes is not in an area", bytes.len());
-    // SAFETY: as in `store_bytes`; the target is a slice of ours.
-    unsafe {
-        asm!(
-            "rep movsb",
-            inout("rcx") bytes.len() => _,
-            inout("rsi") address.as_u64() => _,
-            inout("rdi") bytes.as_mut_ptr() => _,
-            options(nostack, preserves_flags)
-        );
     }
 }

@@ -7,6 +7,7 @@
 //! [`fw_cfg_ports`], [`exit`].
 #![allow(unsafe_code, reason = "this is the room for it")]
 
+pub mod areas;
 pub mod backtrace;
 pub mod bar_window;
 pub mod config_space;

@@ -1,6 +1,6 @@
 //! What the device does with the pages that are on it, and what it sees of others.
 use super::{Room, pattern, the_device};
-use crate::arch::machine::load_bytes;
+use crate::arch::areas::load_bytes;
 use crate::harness::{TestResult, check, check_eq, kernel_test};
 use crate::memory::{device, manager};
 use ferry_mm::address::PAGE_BYTES;

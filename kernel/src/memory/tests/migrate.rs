@@ -1,6 +1,6 @@
 //! The way to the device and home.
 use super::{Room, WARM_PAGES, first_word, pattern, the_device};
-use crate::arch::machine::{load_byte, load_bytes, store_bytes};
+use crate::arch::areas::{load_byte, load_bytes, store_bytes};
 use crate::arch::probe;
 use crate::harness::{TestResult, check, check_eq, kernel_test};
 use crate::memory::fault::Failure;

@@ -8,7 +8,7 @@ mod migrate;
 mod space;
 
 use super::{AddressSpace, device as driver, enter, leave, manager};
-use crate::arch::machine::store_bytes;
+use crate::arch::areas::store_bytes;
 use crate::harness::TestFailure;
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::DeviceId;

@@ -1,6 +1,6 @@
 //! Areas and faults.
 use super::{Room, WARM_PAGES, first_word, pages_at, pattern};
-use crate::arch::machine::{load_byte, load_bytes, store_bytes};
+use crate::arch::areas::{load_byte, load_bytes, store_bytes};
 use crate::arch::probe::{self, ProbeError};
 use crate::harness::{TestResult, check, check_eq, kernel_test};
 use crate::memory::fault::Failure;
