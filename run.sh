@@ -88,7 +88,8 @@ build_ferry() {
         # A terminal sees Cargo's progress; a log needs no list of crates.
         [[ -t 2 ]] || quiet=(--quiet)
     fi
-    cargo build --release --locked "${quiet[@]}" --manifest-path "$root/Cargo.toml" --package ferry --bin ferry ||
+    # From the root, because Cargo looks for .cargo/config.toml from where it stands.
+    (cd "$root" && cargo build --release --locked "${quiet[@]}" --package ferry --bin ferry) ||
         refuse "the host tool does not build; Cargo's messages are above"
 }
 
@@ -96,7 +97,11 @@ check_rust
 if needs_qemu "$@"; then
     check_qemu
 fi
-# Relative paths on the command line are meant from where the user stands, so the directory stays.
+# Relative paths are meant from where the user stands, so the directory stays.
 target=${CARGO_TARGET_DIR:-$root/target}
+case $target in
+/*) ;;
+*) export CARGO_TARGET_DIR="$PWD/$target" target="$PWD/$target" ;;
+esac
 build_ferry "$target"
 exec "$target/release/ferry" "$@"

@@ -148,12 +148,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
         return Err(DemoError::InputTooLarge(pages, before.free_frames));
     }
     if let Some(Inject { step, count }) = inject {
-        let step = match step {
-            InjectStep::Alloc => Step::Alloc,
-            InjectStep::DeviceAlloc => Step::DeviceAlloc,
-            InjectStep::Copy => Step::Copy,
-        };
-        manager.injector().arm(step, count);
+        manager.injector().arm(step_of(step), count);
     }
     let mut outcome = Outcome { cpus: 1, pages, ..Outcome::default() };
     if pages > 0 {
@@ -182,6 +177,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     let counts = manager.statistics().read();
     outcome.faults = counts.special_faults;
     outcome.returned = counts.returned_by_fault;
+    outcome.inject_pending = inject.is_some_and(|inject| manager.injector().is_armed(step_of(inject.step)));
     count_leaks(&mut outcome, before, manager.census());
     link::send(&FromKernel::Outcome(outcome));
     log::info!(
@@ -270,6 +266,15 @@ impl Journey {
         let root = self.space.root().start_address().as_u64();
         let start = self.range.start_address().as_u64();
         check_in(Checkpoint { stage, round, root, start, pages: self.range.pages() })
+    }
+}
+
+/// The memory manager's name for a step that the options name.
+fn step_of(step: InjectStep) -> Step {
+    match step {
+        InjectStep::Alloc => Step::Alloc,
+        InjectStep::DeviceAlloc => Step::DeviceAlloc,
+        InjectStep::Copy => Step::Copy,
     }
 }
 

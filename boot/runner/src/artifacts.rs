@@ -51,8 +51,8 @@ pub enum ArtifactError {
         source: io::Error,
     },
     /// The source does not compile; Cargo's messages are on the terminal.
-    #[error("{} does not build; Cargo's messages are above", .0.binary())]
-    Build(Artifact),
+    #[error("the kernel does not build; Cargo's messages are above")]
+    Build,
     /// Cargo succeeded without naming what it made.
     #[error("Cargo built {} but did not say where; check that this Cargo is the one of Rust 1.95 or newer", .0.binary())]
     NotNamed(Artifact),
@@ -69,24 +69,32 @@ pub fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// Builds `artifact` if anything has changed and returns the path of the program.
+/// Builds these programs where anything has changed and returns their paths, in the same order.
 ///
 /// # Errors
 /// [`ArtifactError`] where Cargo is missing or the build fails.
-pub fn build(artifact: Artifact) -> Result<PathBuf, ArtifactError> {
+pub fn build<const N: usize>(artifacts: [Artifact; N]) -> Result<[PathBuf; N], ArtifactError> {
     let program = cargo();
     let mut command = Command::new(&program);
     command.current_dir(workspace()).args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
-    command.args(artifact.arguments()).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().map_err(|source| ArtifactError::NoCargo { program, source })?;
+    for artifact in artifacts {
+        command.args(artifact.arguments());
+    }
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|source| ArtifactError::NoCargo { program, source })?;
     if !output.status.success() {
-        return Err(ArtifactError::Build(artifact));
+        return Err(ArtifactError::Build);
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    messages.lines().find_map(|line| executable(line, artifact.binary())).ok_or(ArtifactError::NotNamed(artifact))
+    let mut paths = [const { PathBuf::new() }; N];
+    for (path, artifact) in paths.iter_mut().zip(artifacts) {
+        let found = messages.lines().find_map(|line| executable(line, artifact.binary()));
+        *path = found.ok_or(ArtifactError::NotNamed(artifact))?;
+    }
+    Ok(paths)
 }
 
 /// The path in one of Cargo's messages, where that is about the program `name`.

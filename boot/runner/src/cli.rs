@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ferry_protocol::options::{Inject, InjectStep};
 
-use crate::artifacts::{self, Artifact};
 use crate::error::{Error, STATUS_REFUSED};
 use crate::machine::{Accelerator, Device, MachineOptions};
 use crate::screen::Screen;
@@ -208,14 +207,6 @@ fn clean_up_however_it_ends() -> std::io::Result<()> {
         run_dir::remove_all();
         std::process::exit(SIGNAL_STATUS + signal);
     })
-}
-
-/// The kernel of this command line: the one that was given, or the one of the workspace, built now.
-pub(crate) fn kernel_or_built(given: Option<&PathBuf>) -> Result<PathBuf, artifacts::ArtifactError> {
-    match given {
-        Some(kernel) => Ok(kernel.clone()),
-        None => artifacts::build(Artifact::Kernel),
-    }
 }
 
 #[cfg(test)]

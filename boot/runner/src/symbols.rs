@@ -5,58 +5,74 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use addr2line::Loader;
+use addr2line::Context;
+use addr2line::gimli::{Dwarf, EndianSlice, LittleEndian, SectionId};
 use ferry_protocol::symbol::{CLOSE, OPEN};
+use object::{Object, ObjectSection};
 
 use crate::artifacts;
 
 /// Where the loader places the kernel: link addresses start at zero.
 const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 
+/// The debug information, as it is read.
+type Debug<'bytes> = Context<EndianSlice<'bytes, LittleEndian>>;
+
 /// The symbols of one kernel.
 pub struct Symbols {
     kernel: PathBuf,
-    loader: OnceCell<Option<Loader>>,
+    bytes: OnceCell<Vec<u8>>,
 }
 
 impl Symbols {
     /// The symbols of the kernel at this path.
     pub fn of(kernel: &Path) -> Self {
-        Self { kernel: kernel.to_owned(), loader: OnceCell::new() }
+        Self { kernel: kernel.to_owned(), bytes: OnceCell::new() }
     }
 
     /// `line` with every mark replaced; what has no symbol becomes a bare address.
     pub fn replace(&self, line: &str) -> String {
-        replace_marks(line, |address| self.symbol(address))
-    }
-
-    fn symbol(&self, address: u64) -> Option<String> {
-        let address = address.checked_sub(KERNEL_BASE)?;
-        let loader = self.loader.get_or_init(|| Loader::new(&self.kernel).ok()).as_ref()?;
-        let mut frames = loader.find_frames(address).ok()?;
-        let mut texts = Vec::new();
-        while let Ok(Some(frame)) = frames.next() {
-            let name = frame.function.as_ref().and_then(|function| function.demangle().ok()?.into_owned().into());
-            let place = frame.location.as_ref().and_then(|location| Some((location.file?, location.line?)));
-            match (name, place) {
-                (Some(name), Some((file, line))) => texts.push(format!("{} at {}:{line}", plain(&name), short(file))),
-                (Some(name), None) => texts.push(plain(&name)),
-                (None, _) => {}
-            }
+        if !line.contains(OPEN) {
+            return line.to_owned();
         }
-        if texts.is_empty() {
-            texts.push(plain(&addr2line::demangle_auto(loader.find_symbol(address)?.into(), None)));
-        }
-        // The innermost function comes first: an inlined one names the function it was inlined into.
-        Some(texts.join(", inlined into "))
+        // A file that cannot be read has no symbols.
+        let bytes = self.bytes.get_or_init(|| std::fs::read(&self.kernel).unwrap_or_default());
+        let debug = load(bytes);
+        replace_marks(line, |address| symbol(debug.as_ref()?, address))
     }
 }
 
+/// Reads the debug information, or nothing where there is none: then addresses stay addresses.
+fn load(bytes: &[u8]) -> Option<Debug<'_>> {
+    let file = object::File::parse(bytes).ok()?;
+    let section = |id: SectionId| -> Result<_, object::Error> {
+        let data = file.section_by_name(id.name()).map_or(Ok([].as_slice()), |section| section.data())?;
+        Ok(EndianSlice::new(data, LittleEndian))
+    };
+    Context::from_dwarf(Dwarf::load(section).ok()?).ok()
+}
+
+fn symbol(debug: &Debug, address: u64) -> Option<String> {
+    let mut frames = debug.find_frames(address.checked_sub(KERNEL_BASE)?).skip_all_loads().ok()?;
+    let mut texts = Vec::new();
+    while let Ok(Some(frame)) = frames.next() {
+        let Some(function) = frame.function else { continue };
+        let Ok(name) = function.demangle() else { continue };
+        let place = frame.location.and_then(|location| Some((location.file?, location.line?)));
+        texts.push(match place {
+            Some((file, line)) => format!("{} at {}:{line}", plain(&name), short(file)),
+            None => plain(&name).to_owned(),
+        });
+    }
+    // The innermost function comes first: an inlined one names the function it was inlined into.
+    (!texts.is_empty()).then(|| texts.join(", inlined into "))
+}
+
 /// `name` without the hash that Rust appends.
-fn plain(name: &str) -> String {
+fn plain(name: &str) -> &str {
     let hash =
         name.rsplit_once("::h").filter(|(_, hash)| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()));
-    hash.map_or(name, |(path, _)| path).to_owned()
+    hash.map_or(name, |(path, _)| path)
 }
 
 /// `file` without the directory of the workspace.
@@ -104,13 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_this_very_program_finds_its_function() {
-        let symbols = Symbols::of(&std::env::current_exe().unwrap());
-        let loader = Loader::new(&symbols.kernel).unwrap();
-        let range = loader.get_section_range(b".text").unwrap();
-        let named = (range.begin..range.end).step_by(4096).filter_map(|address| symbols.symbol(KERNEL_BASE + address));
-        assert!(named.take(3).count() == 3);
-        assert_eq!(symbols.symbol(0x10), None);
+    fn addresses_in_this_very_program_find_their_functions() {
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let debug = load(&bytes).unwrap();
+        let file = object::File::parse(bytes.as_slice()).unwrap();
+        let text = file.section_by_name(".text").unwrap();
+        let addresses = (text.address()..text.address() + text.size()).step_by(512);
+        let found: Vec<_> = addresses.filter_map(|address| symbol(&debug, KERNEL_BASE + address)).collect();
+        assert!(found.iter().any(|symbol| symbol.contains("ferry::") && symbol.contains(" at boot/runner/src/")));
+        assert_eq!(symbol(&debug, 0x10), None);
+        assert!(load(b"no ELF").is_none());
     }
 
     #[test]

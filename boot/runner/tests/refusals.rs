@@ -1,4 +1,6 @@
 //! What the tool refuses, and how it ends when QEMU or the user ends things: without a boot of the real machine.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, end a test by a panic")]
+
 mod support;
 
 use std::process::Stdio;
@@ -47,7 +49,7 @@ fn files_that_cannot_be_the_input() {
     refused(&["--input", "/no/such/file"], "there is no file /no/such/file");
     refused(&["--input", "/"], "/ is a directory");
     refused(&["--input", "/dev/zero"], "/dev/zero is a pipe or a device");
-    refused(&["--input", ""], "there is no file");
+    refused(&["--input", ""], "a value is required");
     let scratch = Scratch::new();
     let large = scratch.path().join("large");
     std::fs::File::create(&large).unwrap().set_len(300 << 20).unwrap();
@@ -60,7 +62,7 @@ fn an_input_that_this_user_may_not_read() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new();
     let secret = scratch.file("secret", "x");
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&secret).is_ok() {
         // Root may read everything; a file below a file nobody can.
         refused(&["--input", secret.join("below").to_str().unwrap()], "cannot read");

@@ -1,4 +1,6 @@
 //! `run.sh` on machines where something is missing, played by a `PATH` of our own.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, end a test by a panic")]
+
 mod support;
 
 use std::process::Command;
@@ -17,8 +19,9 @@ impl Machine {
     fn bare() -> Self {
         let scratch = Scratch::new();
         for tool in TOOLS.into_iter().chain(["env"]) {
-            let path = std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|directory| directory.join(tool));
-            let path = path.into_iter().find(|path| path.is_file()).unwrap_or_else(|| panic!("no {tool} here"));
+            let path = std::env::var_os("PATH").unwrap();
+            let mut candidates = std::env::split_paths(&path).map(|directory| directory.join(tool));
+            let path = candidates.find(|path| path.is_file()).unwrap_or_else(|| panic!("no {tool} here"));
             std::os::unix::fs::symlink(path, scratch.path().join(tool)).unwrap();
         }
         scratch.script("cc", "exit 0");

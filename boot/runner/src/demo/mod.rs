@@ -6,7 +6,7 @@
 //!       └── at each checkpoint the kernel stands still, and the host looks ──────┘
 //! ```
 //!
-//! In reading order: [`verify`] (what is looked at), [`run`] (the conversation), [`summary`] (the counts of both sides
+//! In reading order: [`verify`] (what is looked at), [`mod@run`] (the conversation), [`summary`] (the counts of both sides
 //! against each other, and the JSON), [`report`] (what a person sees), [`failure`] (what can be wrong).
 pub mod failure;
 pub mod report;
@@ -14,13 +14,12 @@ pub mod run;
 pub mod summary;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ferry_protocol::options::{self, Command, Inject};
 
-use crate::artifacts::{self, Artifact};
-use crate::cli::kernel_or_built;
+use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::error::{Error, Refusal};
 use crate::input::Input;
 use crate::machine::MachineOptions;
@@ -61,8 +60,7 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     }
     run_dir::check_room(options.machine.backing_bytes()).map_err(StartError::from).map_err(Refusal::from)?;
     let qemu = Qemu::find().map_err(Refusal::from)?;
-    let loader = artifacts::build(Artifact::Loader).map_err(Refusal::from)?;
-    let kernel = kernel_or_built(options.kernel.as_ref()).map_err(Refusal::from)?;
+    let (loader, kernel) = programs(options.kernel.as_deref()).map_err(Refusal::from)?;
     let input = Input::read(options.input.as_ref().unwrap_or(&kernel)).map_err(Refusal::from)?;
     options.machine.check_input(input.bytes().len() as u64).map_err(Refusal::from)?;
     if let Some(path) = &options.json {
@@ -94,6 +92,14 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     result
 }
 
-fn write_json(path: &std::path::Path, text: &str) -> Result<(), Refusal> {
+/// Loader and kernel: the kernel that was given, or the one of the workspace.
+fn programs(kernel: Option<&Path>) -> Result<(PathBuf, PathBuf), ArtifactError> {
+    match kernel {
+        Some(kernel) => artifacts::build([Artifact::Loader]).map(|[loader]| (loader, kernel.to_owned())),
+        None => artifacts::build([Artifact::Loader, Artifact::Kernel]).map(|[loader, kernel]| (loader, kernel)),
+    }
+}
+
+fn write_json(path: &Path, text: &str) -> Result<(), Refusal> {
     std::fs::write(path, text).map_err(|source| Refusal::Json { path: path.to_owned(), source })
 }

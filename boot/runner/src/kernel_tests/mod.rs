@@ -49,8 +49,7 @@ impl Suite {
     /// Where QEMU is missing or something does not build.
     pub fn build() -> Result<Self, Refusal> {
         Qemu::find()?;
-        let loader = artifacts::build(Artifact::Loader)?;
-        let kernel = artifacts::build(Artifact::TestKernel)?;
+        let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::TestKernel])?;
         let timeout = std::env::var(TIMEOUT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
         Ok(Self { machine: MachineOptions::default(), loader, kernel, timeout })
