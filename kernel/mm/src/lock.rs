@@ -11,7 +11,7 @@
 //! Invariants:
 //! 1. A CPU takes locks in ascending level, and at most one of a level. Two page tables are never locked at once.
 //! 2. Whoever waits for a lock calls [`Machine::relax`], so it serves shootdowns and cannot deadlock with a flush.
-//! 3. The lock of a frame ([`crate::frame::Descriptor::try_lock`]) is not in this table: it is only ever tried.
+//! 3. The lock of a frame (`Descriptor::try_lock`) is not in this table: it is only ever tried.
 //!
 //! With the feature `lock-order`, each acquire asserts rule 1 and each CPU counts what it holds, so that a
 //! test can find a lock that was left behind.

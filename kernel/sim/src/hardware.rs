@@ -22,7 +22,7 @@ use crate::store_buffer::StoreBuffer;
 use crate::tlb::{TablePath, Tlb, Translation};
 
 /// Level-4 entries of the lower half.
-const LOWER_HALF_ENTRIES: usize = TABLE_ENTRIES as usize / 2;
+pub(crate) const LOWER_HALF_ENTRIES: usize = TABLE_ENTRIES as usize / 2;
 
 /// An access that hardware cannot make: what the CPU tells the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +116,14 @@ impl Core {
         };
         self.tlb.insert_leaf(page, translation);
         (purpose == Purpose::Load || translation.writable).then_some(frame)
+    }
+
+    /// The numbers of the frames that this CPU reaches without a look at the tables: through a cached translation, as a
+    /// cached table, or by a store that is on its way.
+    pub(crate) fn reachable(&self) -> impl Iterator<Item = usize> {
+        let leaves = self.tlb.leaves().map(|(_, translation)| frame_index(translation.frame));
+        let tables = self.tlb.paths().map(|(_, _, path)| frame_index(path.table));
+        leaves.chain(tables).chain(self.stores.frames())
     }
 
     /// What a CPU may do on its own at any moment: let a store out, forget a translation, fill one that nobody asked for.

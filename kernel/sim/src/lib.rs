@@ -18,12 +18,14 @@
 //! 1. Everything is owned by its [`World`]; any number of them live side by side.
 //! 2. A run on one host thread is a function of the builder's values: same seed, same run.
 //! 3. A host thread acts as one CPU at a time, the one named in [`Sim::on`]. Several threads may act as different CPUs.
-//! 4. Every call of the `Machine` trait announces its [`Moment`] first; that is where other CPUs get their turn, be it by
+//! 4. Every call of the `Machine` trait that reads or changes anything announces its [`Moment`] first; that is where other CPUs get their turn, be it by
 //!    seed, by a watcher ([`Sim::watch`]), or by a scheduler of threads that a watcher calls.
+//! 5. At no moment does a CPU reach a free frame, be it by a translation, a path or a store on its way: that is asserted, not assumed.
 #![forbid(unsafe_code)]
 
 pub mod audit;
 mod hardware;
+mod host_thread;
 mod machine;
 mod memory;
 mod program;

@@ -1,9 +1,8 @@
 //! The machine: memory and cores, behind the trait through which the memory manager sees them.
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use ferry_mm::frame::{AnyFrame, Descriptor};
+use ferry_mm::frame::{AnyFrame, Descriptor, FrameKind};
 use ferry_mm::lock::HeldLocks;
 use ferry_mm::machine::{CpuId, Machine};
 use ferry_mm::page_table::entry::RawEntry;
@@ -13,18 +12,14 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use crate::hardware::{Core, PageFault};
+use crate::host_thread;
 use crate::memory::{FRAME_WORDS, Memory};
 
 /// A copy or a clear is done in parts of this many words (512 bytes), and other CPUs get a turn before each.
 const CHUNK_WORDS: usize = 64;
 
-/// Turns of a wait, without a change of any entry by the waiting CPU, after which nobody will ever end it.
-const LONGEST_WAIT: u32 = 1 << 24;
-
-thread_local! {
-    /// The CPU that this host thread acts as.
-    static CURRENT: Cell<CpuId> = const { Cell::new(CpuId::BOOT) };
-}
+/// Turns of a wait, without a change of any entry by the waiting CPU, after which nobody will ever end it: about 2 seconds.
+const LONGEST_WAIT: u32 = 1 << 14;
 
 /// How much the CPUs do on their own: chances of 256, for each CPU at each [`Moment`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +65,8 @@ pub enum Moment {
     Flushed,
     /// Before a root is loaded.
     LoadRoot,
+    /// Before a lock is taken, after it was taken, and after it was given back.
+    Lock,
     /// In each turn of a wait.
     Relax,
 }
@@ -86,6 +83,8 @@ struct CpuPlace {
 /// The simulated machine.
 pub struct Sim {
     memory: Memory,
+    /// Shared with the memory manager: the machine looks only at what a frame is used for.
+    descriptors: Arc<[Descriptor]>,
     cpus: Box<[CpuPlace]>,
     chaos: Chaos,
     watcher: RwLock<Option<Watcher>>,
@@ -93,14 +92,15 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub(crate) fn new(frames: usize, devices: &[usize], cpus: usize, chaos: Chaos) -> Self {
+    pub(crate) fn new(descriptors: Arc<[Descriptor]>, devices: &[usize], cpus: usize, chaos: Chaos) -> Self {
         let place = |number| CpuPlace {
             core: Mutex::new(Core::new(chaos.seed, number)),
             held: HeldLocks::new(),
             waited: AtomicU32::new(0),
         };
         Self {
-            memory: Memory::new(frames, devices),
+            memory: Memory::new(descriptors.len(), devices),
+            descriptors,
             cpus: (0..cpus).map(place).collect(),
             chaos,
             watcher: RwLock::new(None),
@@ -120,15 +120,8 @@ impl Sim {
     /// # Panics
     /// Where the machine has no such CPU.
     pub fn on<R>(&self, cpu: CpuId, work: impl FnOnce() -> R) -> R {
-        struct Back(CpuId);
-        impl Drop for Back {
-            fn drop(&mut self) {
-                CURRENT.set(self.0);
-            }
-        }
         assert!(cpu.number() < self.cpus.len(), "the machine has {} CPUs, no {cpu:?}", self.cpus.len());
-        let _back = Back(CURRENT.replace(cpu));
-        work()
+        host_thread::as_cpu(cpu, work)
     }
 
     /// Every CPU.
@@ -210,6 +203,7 @@ impl Sim {
 
     /// Gives the other CPUs, and this one's caches, their turn.
     fn announce(&self, moment: Moment) {
+        self.assert_no_free_frame_is_reachable();
         if self.chaos != Chaos::CALM {
             for cpu in self.cpus() {
                 self.core(cpu).stir(&self.memory, &self.chaos);
@@ -218,6 +212,18 @@ impl Sim {
         let watcher = self.watcher.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(watcher) = watcher {
             watcher(self, moment);
+        }
+    }
+
+    /// A frame is freed only after every CPU has forgotten it, and after every store to it has arrived.
+    fn assert_no_free_frame_is_reachable(&self) {
+        for cpu in self.cpus() {
+            let core = self.core(cpu);
+            for number in core.reachable() {
+                let kind = self.descriptors[number].kind();
+                let is_free = matches!(kind, FrameKind::Free | FrameKind::FreeTail);
+                assert!(!is_free, "CPU {} still reaches the frame {number:#x}, which is free", cpu.number());
+            }
         }
     }
 
@@ -236,7 +242,7 @@ impl Sim {
 }
 
 impl Machine for Sim {
-    type Descriptors = Box<[Descriptor]>;
+    type Descriptors = Arc<[Descriptor]>;
 
     fn load_entry(&self, slot: EntrySlot) -> RawEntry {
         self.announce(Moment::LoadEntry);
@@ -279,6 +285,7 @@ impl Machine for Sim {
     }
 
     fn complete_copies(&self) {
+        // Copies are visible as they are made here; what a CPU may see of one too early is up to who acts between its parts.
         self.announce(Moment::CompleteCopies);
     }
 
@@ -303,17 +310,18 @@ impl Machine for Sim {
     }
 
     fn cpu(&self) -> CpuId {
-        CURRENT.get()
+        host_thread::cpu()
     }
 
     fn relax(&self) {
         self.announce(Moment::Relax);
         let waited = self.cpus[self.cpu().number()].waited.fetch_add(1, Ordering::Relaxed);
         assert!(waited < LONGEST_WAIT, "{:?} waits for ever", self.cpu());
-        std::thread::yield_now();
+        host_thread::relax(waited);
     }
 
     fn held_locks(&self) -> &HeldLocks {
+        self.announce(Moment::Lock);
         // Asked at each acquire and release of a lock. An acquire is a locked instruction; a release is a store that
         // whoever acquires next sees after all older ones. Either way nothing older is hidden from the next holder.
         self.locked();

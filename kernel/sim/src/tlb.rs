@@ -4,6 +4,7 @@
 //! paging-structure caches of Intel SDM 3A 4.10.3: a CPU may use them to begin a walk below the root, also where no leaf is cached.
 use std::collections::BTreeMap;
 
+use ferry_mm::address::{PAGE_BYTES, TABLE_ENTRIES};
 use ferry_mm::page_table::flush::FlushScope;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
@@ -38,9 +39,14 @@ pub(crate) struct Tlb {
     paths: BTreeMap<(u8, u64), TablePath>,
 }
 
+/// How many low bits of an address one table of this level translates; for level 0, the offset in a page.
+pub(crate) fn span_bits(level: u8) -> u32 {
+    PAGE_BYTES.ilog2() + TABLE_ENTRIES.ilog2() * u32::from(level)
+}
+
 /// The bits of an address that choose a table of this level.
 pub(crate) fn prefix(level: u8, address: VirtAddr) -> u64 {
-    address.as_u64() >> (12 + 9 * u32::from(level))
+    address.as_u64() >> span_bits(level)
 }
 
 impl Tlb {

@@ -1,4 +1,6 @@
 //! A machine with its memory manager, ready for a test.
+use std::sync::Arc;
+
 use ferry_mm::MemoryManager;
 use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::frame::{AnyFrame, Descriptor, DeviceId, DeviceMemory, SystemMemory};
@@ -52,8 +54,9 @@ impl Builder {
     /// # Panics
     /// Where there are too few frames for the kernel itself, or more devices than the memory manager takes.
     pub fn build(self) -> World {
-        let sim = Sim::new(self.frames, &self.devices, self.cpus, self.chaos);
-        let memory = SystemMemory::new(descriptors(self.frames));
+        let ram = descriptors(self.frames);
+        let sim = Sim::new(ram.clone(), &self.devices, self.cpus, self.chaos);
+        let memory = SystemMemory::new(ram);
         let first = PhysFrame::containing_address(PhysAddr::new(RESERVED_FRAMES as u64 * PAGE_BYTES));
         memory.donate(&sim, first, (self.frames - RESERVED_FRAMES) as u64);
         let kernel_root = memory.allocate_block(&sim, 0).expect("a frame for the kernel's root table");
@@ -69,7 +72,7 @@ impl Builder {
     }
 }
 
-fn descriptors(count: usize) -> Box<[Descriptor]> {
+fn descriptors(count: usize) -> Arc<[Descriptor]> {
     (0..count).map(|_| Descriptor::new()).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The device: found on PCI, mapped, attached, and its frames handed to the memory manager.
 //!
-//! Lock: `DEVICES`, a leaf, held while a device works on a batch of commands; never by the fault path, which copies
-//! frames through the accessor of the BAR and needs no command.
+//! Lock: `DEVICES`, one for each device, taken before all others: held while a device is taken into use and while it works on
+//! a batch of commands. Never by the fault path, which copies frames through the accessor of the BAR and needs no command.
 #![forbid(unsafe_code)]
 use crate::arch::bar_window::{self, WindowError};
 use crate::arch::machine;

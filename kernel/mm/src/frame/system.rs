@@ -79,7 +79,9 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     /// # Errors
     /// [`OutOfFrames`] where no free block is large enough.
     pub fn allocate_block<M: Machine>(&self, machine: &M, order: u8) -> Result<PhysFrame, OutOfFrames> {
-        let block = self.lists.lock(machine).allocate(&self.descriptors, order).ok_or(OutOfFrames)?;
+        let mut lists = self.lists.lock(machine);
+        let block = lists.allocate(&self.descriptors, order).ok_or(OutOfFrames)?;
+        // Still under the lock: whoever frees the buddy next must not find this block free.
         for frame in block..block + (1 << order) {
             let descriptor = &self.descriptors[frame as usize];
             descriptor.set_kind(FrameKind::Owned, 0);

@@ -6,10 +6,11 @@ use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::PhysFrame;
 
-use super::frames::name;
+use super::frames::{frame_numbered, name};
 use super::tables::next_table;
 use super::{Expected, Violation};
-use crate::tlb::Translation;
+use crate::memory::FRAME_WORDS;
+use crate::tlb::{Translation, span_bits};
 use crate::world::World;
 
 /// Every CPU.
@@ -35,7 +36,7 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
             }
         }
         for (level, prefix, cached) in core.tlb.paths() {
-            let address = VirtAddr::new_truncate(prefix << (12 + 9 * u32::from(level)));
+            let address = VirtAddr::new_truncate(prefix << span_bits(level));
             let there = table_at(world, root, level, address);
             if there != Some(cached.table) {
                 found.push(Violation::StalePath { cpu, level, address, cached: cached.table, found: there });
@@ -44,8 +45,7 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
         for number in core.stores.frames() {
             let kind = world.manager().memory().descriptors()[number].kind();
             if kind != FrameKind::Anonymous {
-                let frame =
-                    AnyFrame::System(PhysFrame::containing_address(x86_64::PhysAddr::new(number as u64 * 4096)));
+                let frame = AnyFrame::System(frame_numbered(number));
                 found.push(Violation::StoreToNobody { cpu, frame: name(frame), kind });
             }
         }
@@ -67,6 +67,6 @@ fn table_at(world: &World, root: PhysFrame, level: u8, address: VirtAddr) -> Opt
 }
 
 fn entry_at(world: &World, table: PhysFrame, level: u8, address: VirtAddr) -> RawEntry {
-    let index = (address.as_u64() >> (12 + 9 * u32::from(level - 1))) as usize & 0x1ff;
+    let index = (address.as_u64() >> span_bits(level - 1)) as usize % FRAME_WORDS;
     RawEntry(world.sim().memory().frame(table.into())[index].load(Ordering::SeqCst))
 }

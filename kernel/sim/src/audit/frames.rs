@@ -16,12 +16,17 @@ pub(super) fn name(frame: AnyFrame) -> String {
     }
 }
 
+/// The RAM frame of this number.
+pub(super) fn frame_numbered(number: usize) -> PhysFrame {
+    PhysFrame::containing_address(PhysAddr::new(number as u64 * PAGE_BYTES))
+}
+
 /// Every frame of RAM.
 pub(super) fn check_ram(world: &World, expected: &Expected, uses: &Uses, found: &mut Vec<Violation>) {
     let memory = world.manager().memory();
     let mut free = 0;
     for (number, descriptor) in memory.descriptors().iter().enumerate() {
-        let frame = PhysFrame::containing_address(PhysAddr::new(number as u64 * PAGE_BYTES));
+        let frame = frame_numbered(number);
         let any = AnyFrame::System(frame);
         let kind = descriptor.kind();
         let expected_pins = expected.pins.iter().filter(|pinned| **pinned == frame).count();

@@ -9,11 +9,11 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::{Expected, Violation};
+use crate::hardware::LOWER_HALF_ENTRIES;
 use crate::machine::Sim;
+use crate::memory::FRAME_WORDS;
+use crate::tlb::span_bits;
 use crate::world::World;
-
-/// Level-4 entries of the lower half.
-const LOWER_HALF_ENTRIES: usize = 256;
 
 /// Who uses which frame, according to the tables.
 #[derive(Default)]
@@ -49,7 +49,15 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
     for (index, entry) in entries(sim, world.kernel_root()) {
         if let Some(table) = next_table(entry) {
             assert!(index >= LOWER_HALF_ENTRIES, "the kernel's own tables have a lower half");
-            walk(world, table, 3, VirtAddr::new_truncate((index as u64) << 39), &mut uses, found, &mut |_, _, _, _| {});
+            walk(
+                world,
+                table,
+                3,
+                VirtAddr::new_truncate((index as u64) << span_bits(3)),
+                &mut uses,
+                found,
+                &mut |_, _, _, _| {},
+            );
         }
     }
     for space in world.manager().spaces() {
@@ -66,7 +74,7 @@ fn check_space(world: &World, space: Space<'_, Sim>, expected: &Expected, uses: 
     let sim = world.sim();
     let mut resident = (0, 0);
     uses.tables.insert(space.root(), 1);
-    for index in LOWER_HALF_ENTRIES..512 {
+    for index in LOWER_HALF_ENTRIES..FRAME_WORDS {
         let word = |root: PhysFrame| sim.memory().frame(root.into())[index].load(Ordering::SeqCst);
         if next_table(RawEntry(word(space.root()))) != next_table(RawEntry(word(world.kernel_root()))) {
             found.push(Violation::UpperHalfDiffers { space: space.id().number(), index });
@@ -74,7 +82,7 @@ fn check_space(world: &World, space: Space<'_, Sim>, expected: &Expected, uses: 
     }
     let lower = entries(sim, space.root()).filter(|(index, _)| *index < LOWER_HALF_ENTRIES);
     for (index, entry) in lower {
-        let base = VirtAddr::new_truncate((index as u64) << 39);
+        let base = VirtAddr::new_truncate((index as u64) << span_bits(3));
         match next_table(entry) {
             Some(table) => walk(world, table, 3, base, uses, found, &mut |page, entry, uses, found| {
                 check_leaf(world, space, expected, page, entry, &mut resident, uses, found);
@@ -93,7 +101,7 @@ type Visit<'v> = &'v mut dyn FnMut(Page, RawEntry, &mut Uses, &mut Vec<Violation
 fn walk(
     world: &World,
     table: PhysFrame,
-    level: u32,
+    level: u8,
     base: VirtAddr,
     uses: &mut Uses,
     found: &mut Vec<Violation>,
@@ -111,7 +119,7 @@ fn walk(
         return;
     }
     for (index, entry) in entries(world.sim(), table) {
-        let address = VirtAddr::new_truncate(base.as_u64() | (index as u64) << (12 + 9 * (level - 1)));
+        let address = VirtAddr::new_truncate(base.as_u64() | (index as u64) << span_bits(level - 1));
         if level == 1 {
             visit(Page::containing_address(address), entry, uses, found);
         } else if let Some(next) = next_table(entry) {

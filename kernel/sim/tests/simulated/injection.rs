@@ -61,8 +61,8 @@ fn is_lost(world: &World, space: Space<'_, Sim>, number: u64) -> bool {
         }
         Ok(bytes) => {
             assert!(!is_poison, "a poisoned page was read");
-            let expected = if number < FILLED { contents(number) } else { vec![0; 4096] };
-            assert_eq!(bytes[..], expected, "page {number}");
+            let expected = if number < FILLED { contents(number) } else { zeros() };
+            assert!(bytes == expected[..], "page {number}");
         }
     }
     is_poison
@@ -87,13 +87,13 @@ fn there_and_back(step: Step, count: u64) -> bool {
 
     let mut lost = 0;
     for number in [0, 1, 2, FILLED] {
-        match world.cpu(1).read::<1>(at(number, 7)) {
+        match world.cpu(1).read::<1>(at(number, 8)) {
             Ok(_) => {}
             Err(error) if out_of_memory(&error) => {
                 assert_eq!(step, Step::Alloc);
                 on_device(space, number);
             }
-            Err(error) => assert_eq!(error, AccessError::Refused(FaultError::Poisoned(at(number, 7)))),
+            Err(error) => assert_eq!(error, AccessError::Refused(FaultError::Poisoned(at(number, 8)))),
         }
         audit(&world).unwrap();
         lost += u64::from(is_lost(&world, space, number));

@@ -1,5 +1,6 @@
 //! The memory manager on the simulated machine, and the simulated machine itself.
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
+mod allocator;
 mod areas;
 mod faults;
 mod injection;

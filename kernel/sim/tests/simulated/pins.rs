@@ -26,16 +26,18 @@ fn a_pinned_page_stays_exactly_as_it_is_and_the_rest_moves() {
 }
 
 #[test]
-fn a_page_is_pinned_after_it_was_taken_only_if_it_stays() {
+fn a_page_pinned_several_times_stays_until_the_last_pin_is_dropped() {
     let world = small().build();
     let space = space_of(&world, 1);
     fill(world.cpu(0), 1);
-    let pins = [(); 3].map(|()| space.pin(at(0, 0), Access::Read).unwrap());
-    let frame = pins[0].frame();
-    let report = space.migrate_to_device(pages(0, 1), DEVICE).unwrap();
-    assert_eq!(report.stayed.count(Reason::Pinned), 1);
-    audit_with(&world, &Expected { pins: vec![frame; 3], ..Expected::default() }).unwrap();
-    drop(pins);
+    let mut pins: Vec<_> = (0..3).map(|_| space.pin(at(0, 0), Access::Read).unwrap()).collect();
+    while !pins.is_empty() {
+        let frames = pins.iter().map(|pin| pin.frame()).collect();
+        let report = space.migrate_to_device(pages(0, 1), DEVICE).unwrap();
+        assert_eq!(report.stayed.count(Reason::Pinned), 1);
+        audit_with(&world, &Expected { pins: frames, ..Expected::default() }).unwrap();
+        pins.pop();
+    }
     assert_eq!(space.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
     let home = space.pin(at(0, 0), Access::Write).unwrap();
     assert_eq!(present(space, 0).0, home.frame(), "a pin brings the page home first");

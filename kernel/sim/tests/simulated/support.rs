@@ -28,9 +28,33 @@ pub fn at(page: u64, offset: u64) -> VirtAddr {
     VirtAddr::new(BASE + page * PAGE_BYTES + offset)
 }
 
-/// A page's worth of bytes that depend on `seed` and on the place in the page.
-pub fn contents(seed: u64) -> Vec<u8> {
-    (0..PAGE_BYTES).map(|place| (place.wrapping_mul(31) ^ (place >> 8) ^ seed.wrapping_mul(97)) as u8 | 1).collect()
+/// The bytes of a page; in a failure message, only the runs of equal bytes at its start.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Contents(Vec<u8>);
+
+impl std::ops::Deref for Contents {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let runs = self.0.chunk_by(|first, second| first == second).take(12);
+        f.debug_list().entries(runs.map(|run| format_args!("{} x {:#04x}", run.len(), run[0]).to_string())).finish()
+    }
+}
+
+/// A page's worth of bytes that depend on `seed` and on the place in the page; none is zero.
+pub fn contents(seed: u64) -> Contents {
+    let byte = |place: u64| (place.wrapping_mul(31) ^ (place >> 8) ^ seed.wrapping_mul(97)) as u8 | 1;
+    Contents((0..PAGE_BYTES).map(byte).collect())
+}
+
+/// A page's worth of zeros.
+pub fn zeros() -> Contents {
+    Contents(vec![0; PAGE_BYTES as usize])
 }
 
 /// A space with `count` read-write pages from [`BASE`], that every CPU is in.
@@ -51,9 +75,9 @@ pub fn fill(cpu: Cpu<'_>, count: u64) {
 }
 
 /// The whole page, as a CPU reads it.
-pub fn page(cpu: Cpu<'_>, page: u64) -> Vec<u8> {
-    let mut bytes = vec![0; PAGE_BYTES as usize];
-    cpu.load(at(page, 0), &mut bytes).unwrap();
+pub fn page(cpu: Cpu<'_>, page: u64) -> Contents {
+    let mut bytes = zeros();
+    cpu.load(at(page, 0), &mut bytes.0).unwrap();
     bytes
 }
 
@@ -74,6 +98,6 @@ pub fn on_device(space: Space<'_, Sim>, page: u64) -> (DeviceFrame, bool) {
 }
 
 /// The bytes of a frame as the host sees them.
-pub fn host(world: &World, frame: impl Into<AnyFrame>) -> Vec<u8> {
-    world.sim().bytes(frame.into())
+pub fn host(world: &World, frame: impl Into<AnyFrame>) -> Contents {
+    Contents(world.sim().bytes(frame.into()))
 }

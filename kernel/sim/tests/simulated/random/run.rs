@@ -1,153 +1,19 @@
-//! Random operations against a reference model of plain bytes; the audit after each of them.
-//!
-//! While the memory manager works, a watcher lets the other CPUs load and store by hardware alone, through whatever they
-//! have cached. Each CPU stores to words of its own, so that the order between CPUs does not matter.
+//! A run: each operation on the memory manager and on the model, and what they must agree on.
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ferry_mm::frame::DeviceId;
 use ferry_mm::inject::Step;
-use ferry_mm::machine::{CpuId, Machine};
+use ferry_mm::machine::CpuId;
 use ferry_mm::migrate::{Held, Invalid, MigrateError, Report};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
 use ferry_mm::space::{Access, FaultError, MapError, Pin, Protection, Space};
-use ferry_sim::{AccessError, Chaos, Expected, Sim, World, audit_with};
-use proptest::prelude::*;
+use ferry_sim::{AccessError, Expected, Sim, World, audit_with};
 use x86_64::structures::paging::PhysFrame;
 
+use super::model::{Model, PageModel, disturb, drain_all, own};
+use super::operation::{Op, PROTECTIONS};
+use super::{CPUS, PAGES, SPACES, WORDS};
 use crate::support::{at, pages};
-
-const CPUS: usize = 3;
-const SPACES: usize = 2;
-const PAGES: usize = 12;
-const WORDS: usize = 512;
-
-const PROTECTIONS: [Protection; 5] = [
-    Protection::READ_WRITE,
-    Protection::READ_WRITE.union(Protection::USER),
-    Protection::READ,
-    Protection::READ.union(Protection::USER),
-    Protection::empty(),
-];
-
-/// One operation. Numbers are taken modulo what there is.
-#[derive(Clone, Debug)]
-enum Op {
-    Enter { cpu: usize, space: usize },
-    Leave { cpu: usize },
-    Recreate { space: usize },
-    Map { space: usize, first: usize, count: usize, protection: usize },
-    Unmap { cpu: usize, space: usize, first: usize, count: usize },
-    Protect { cpu: usize, space: usize, first: usize, count: usize, protection: usize },
-    Store { cpu: usize, page: usize, word: usize, value: u64, bytes: usize },
-    Load { cpu: usize, page: usize, word: usize },
-    ToDevice { cpu: usize, space: usize, first: usize, count: usize, device: u8 },
-    Home { cpu: usize, space: usize, first: usize, count: usize },
-    TakeAndDrop { cpu: usize, space: usize, first: usize, count: usize, phase: u8 },
-    Pin { cpu: usize, space: usize, page: usize, write: bool },
-    Unpin { which: usize },
-    Inject { step: u8, count: u64 },
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let (cpu, space, page) = (0..CPUS, 0..SPACES, 0..PAGES);
-    let count = 1..=PAGES;
-    let part = (cpu.clone(), space.clone(), page.clone(), count);
-    let protection = 0..PROTECTIONS.len();
-    prop_oneof![
-        2 => (cpu.clone(), space.clone()).prop_map(|(cpu, space)| Op::Enter { cpu, space }),
-        1 => cpu.clone().prop_map(|cpu| Op::Leave { cpu }),
-        1 => space.clone().prop_map(|space| Op::Recreate { space }),
-        4 => (part.clone(), prop_oneof![3 => Just(0), 1 => protection.clone()])
-            .prop_map(|((_, space, first, count), protection)| Op::Map { space, first, count, protection }),
-        2 => part.clone().prop_map(|(cpu, space, first, count)| Op::Unmap { cpu, space, first, count: count.min(4) }),
-        3 => (part.clone(), protection).prop_map(|((cpu, space, first, count), protection)| {
-            Op::Protect { cpu, space, first, count, protection }
-        }),
-        14 => (cpu.clone(), page.clone(), 0..WORDS, any::<u64>(), 1..=8_usize)
-            .prop_map(|(cpu, page, word, value, bytes)| Op::Store { cpu, page, word, value, bytes }),
-        8 => (cpu.clone(), page.clone(), 0..WORDS).prop_map(|(cpu, page, word)| Op::Load { cpu, page, word }),
-        8 => (part.clone(), 0..2_u8)
-            .prop_map(|((cpu, space, first, count), device)| Op::ToDevice { cpu, space, first, count, device }),
-        4 => part.clone().prop_map(|(cpu, space, first, count)| Op::Home { cpu, space, first, count }),
-        4 => (part, 0..3_u8)
-            .prop_map(|((cpu, space, first, count), phase)| Op::TakeAndDrop { cpu, space, first, count, phase }),
-        2 => (cpu, space, page, any::<bool>()).prop_map(|(cpu, space, page, write)| Op::Pin { cpu, space, page, write }),
-        2 => (0..4_usize).prop_map(|which| Op::Unpin { which }),
-        1 => (0..3_u8, 1..6_u64).prop_map(|(step, count)| Op::Inject { step, count }),
-    ]
-}
-
-/// What a program may expect of a page.
-#[derive(Clone)]
-struct PageModel {
-    protection: Protection,
-    words: Box<[u64; WORDS]>,
-    /// The contents were lost, by a copy that was made to fail.
-    lost: bool,
-    /// Tells the page from others that were mapped in its place.
-    birth: u64,
-}
-
-#[derive(Default)]
-struct Model {
-    spaces: [[Option<PageModel>; PAGES]; SPACES],
-    /// The space that each CPU is in.
-    entered: [Option<usize>; CPUS],
-    births: u64,
-    /// For the watcher's choices.
-    choices: u64,
-}
-
-impl Model {
-    fn choose(&mut self, bound: usize) -> usize {
-        self.choices = self.choices.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.choices >> 33) as usize % bound
-    }
-
-    fn page(&mut self, cpu: usize, page: usize) -> Option<&mut PageModel> {
-        self.spaces[self.entered[cpu]?][page].as_mut()
-    }
-}
-
-/// The word of a page that a CPU may store to, near `word`.
-fn own(cpu: usize, word: usize) -> usize {
-    (word - word % CPUS + cpu) % (WORDS - WORDS % CPUS)
-}
-
-fn drain_all(sim: &Sim) {
-    sim.cpus().for_each(|cpu| sim.fence(cpu));
-}
-
-/// One access of another CPU while the memory manager is in the middle of something.
-fn disturb(sim: &Sim, model: &Mutex<Model>) {
-    let mut model = model.lock().unwrap();
-    let cpu = model.choose(CPUS);
-    let id = CpuId::new(cpu).unwrap();
-    let page = model.choose(PAGES);
-    let word = model.choose(WORDS);
-    // This CPU is in the kernel; and most of the time the others do something else.
-    if id == sim.cpu() || model.choose(4) != 0 {
-        return;
-    }
-    if model.choose(2) == 0 {
-        drain_all(sim);
-        if let Ok(value) = sim.load(id, at(page as u64, word as u64 * 8)) {
-            let there =
-                model.page(cpu, page).unwrap_or_else(|| panic!("CPU {cpu} reads page {page}, which is not mapped"));
-            assert!(there.protection.is_accessible() && !there.lost, "CPU {cpu} reads page {page}");
-            assert_eq!(value, there.words[word], "CPU {cpu} reads word {word} of page {page}");
-        }
-    } else {
-        let word = own(cpu, word);
-        let value = model.choose(usize::MAX) as u64;
-        if sim.store(id, at(page as u64, word as u64 * 8), u64::MAX, value).is_ok() {
-            let there =
-                model.page(cpu, page).unwrap_or_else(|| panic!("CPU {cpu} writes page {page}, which is not mapped"));
-            assert!(there.protection.contains(Protection::WRITE) && !there.lost, "CPU {cpu} writes page {page}");
-            there.words[word] = value;
-        }
-    }
-}
 
 struct PinModel<'w> {
     pin: Pin<'w, Sim>,
@@ -157,7 +23,7 @@ struct PinModel<'w> {
 }
 
 /// The world, its model, and what the operations hold.
-struct Run<'w> {
+pub struct Run<'w> {
     world: &'w World,
     model: Arc<Mutex<Model>>,
     spaces: [Option<Space<'w, Sim>>; SPACES],
@@ -170,7 +36,7 @@ fn without_used(raw: RawEntry) -> RawEntry {
 }
 
 impl<'w> Run<'w> {
-    fn new(world: &'w World, seed: u64) -> Self {
+    pub fn new(world: &'w World, seed: u64) -> Self {
         let model = Arc::new(Mutex::new(Model { choices: seed, ..Model::default() }));
         let watched = model.clone();
         world.sim().watch(move |sim, _| disturb(sim, &watched));
@@ -263,6 +129,14 @@ impl<'w> Run<'w> {
     fn protect(&self, cpu: usize, space: usize, first: usize, count: usize, protection: Protection) {
         let Some(handle) = self.spaces[space] else { return };
         let range = pages(first as u64, count as u64);
+        {
+            // Until the call is over, others may find the old or the new protection.
+            let mut model = self.model();
+            let part = &mut model.spaces[space][first..first + count];
+            if part.iter().all(Option::is_some) {
+                part.iter_mut().flatten().for_each(|page| page.protection |= protection);
+            }
+        }
         let (protected, _) = self.on(cpu, || handle.protect(range, protection));
         let mut model = self.model();
         let part = &mut model.spaces[space][first..first + count];
@@ -274,17 +148,22 @@ impl<'w> Run<'w> {
         part.iter_mut().flatten().for_each(|page| page.protection = protection);
     }
 
-    /// Checks an access that failed against the model; returns whether it may be tried again.
+    /// Checks an access that failed against the model.
     fn check_refused(&self, cpu: usize, page: usize, write: bool, error: AccessError, struck: bool) {
+        let entered = self.model().entered[cpu];
+        match (entered, error) {
+            (None, AccessError::NoSpace(_)) => {}
+            (Some(space), AccessError::Refused(error)) => self.check_fault(space, page, write, error, struck),
+            (_, error) => panic!("{error}, where the CPU is in {entered:?}"),
+        }
+    }
+
+    /// Checks a fault that was refused against the model.
+    fn check_fault(&self, space: usize, page: usize, write: bool, error: FaultError, struck: bool) {
         let out_of_memory = self.is_out_of_memory();
-        let mut model = self.model();
-        let Some(_) = model.entered[cpu] else {
-            assert!(matches!(error, AccessError::NoSpace(_)), "{error:?}");
-            return;
-        };
         let needed = if write { Protection::WRITE } else { Protection::READ };
-        let AccessError::Refused(error) = error else { panic!("{error}") };
-        match (error, model.page(cpu, page)) {
+        let mut model = self.model();
+        match (error, model.spaces[space][page].as_mut()) {
             (FaultError::NoArea(_), None) => {}
             (FaultError::Forbidden(..), Some(there)) => assert!(!there.protection.contains(needed)),
             (FaultError::OutOfMemory(_), Some(there)) => {
@@ -476,9 +355,7 @@ impl<'w> Run<'w> {
         let (pinned, struck) = self.on(cpu, || handle.pin(at(page as u64, 0), access));
         match pinned {
             Err(error) => {
-                let inside = self.model().entered[cpu].replace(space);
-                self.check_refused(cpu, page, write, AccessError::Refused(error), struck);
-                self.model().entered[cpu] = inside;
+                self.check_fault(space, page, write, error, struck);
             }
             Ok(pin) => {
                 let birth = self.model().spaces[space][page].as_ref().expect("pinned an unmapped page").birth;
@@ -487,13 +364,13 @@ impl<'w> Run<'w> {
         }
     }
 
-    fn audit(&self, open_batch: bool) {
+    pub fn audit(&self, open_batch: bool) {
         let pins: Vec<PhysFrame> = self.pins.iter().map(|pinned| pinned.pin.frame()).collect();
         audit_with(self.world, &Expected { open_batch, pins }).unwrap();
     }
 
     /// A pinned page stays in its frame for as long as it is mapped.
-    fn check_pins(&self) {
+    pub fn check_pins(&self) {
         let model = self.model();
         for pinned in &self.pins {
             let frame = pinned.pin.frame();
@@ -510,7 +387,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    fn apply(&mut self, op: &Op) {
+    pub fn apply(&mut self, op: &Op) {
         match *op {
             Op::Enter { cpu, space } => self.enter(cpu, space),
             Op::Leave { cpu } => self.leave(cpu),
@@ -545,12 +422,13 @@ impl<'w> Run<'w> {
     }
 
     /// Every byte, as some CPU reads it; then everything is given back.
-    fn finish(mut self) {
+    pub fn finish(mut self) {
         for step in [Step::Alloc, Step::DeviceAlloc, Step::Copy] {
             self.world.manager().injector().arm(step, 0);
         }
         self.pins.clear();
         self.sim().unwatch();
+        drain_all(self.sim());
         for space in 0..SPACES {
             let cpu = space % CPUS;
             self.enter(cpu, space);
@@ -569,32 +447,5 @@ impl<'w> Run<'w> {
         }
         self.audit(false);
         self.world.assert_all_free();
-    }
-}
-
-/// Runs `ops` on a machine whose behaviour `seed` determines.
-fn run(seed: u64, frames: usize, chaotic: bool, ops: &[Op]) {
-    let chaos = if chaotic { Chaos::seeded(seed) } else { Chaos::CALM };
-    let world = World::builder().frames(frames).device(6).device(3).cpus(CPUS).chaos(chaos).build();
-    let mut run = Run::new(&world, seed);
-    for op in ops {
-        run.apply(op);
-        run.audit(false);
-        run.check_pins();
-    }
-    run.finish();
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_operations_in_any_order_keep_every_byte_and_every_count(
-        seed: u64,
-        frames in prop_oneof![Just(18_usize), Just(30), Just(64)],
-        chaotic: bool,
-        ops in prop::collection::vec(op(), 1..80),
-    ) {
-        run(seed, frames, chaotic, &ops);
     }
 }

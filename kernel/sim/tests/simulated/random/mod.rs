@@ -1,0 +1,45 @@
+//! Random operations against a reference model of plain bytes; the audit after each of them.
+//!
+//! While the memory manager works, a watcher lets the other CPUs load and store by hardware alone, through whatever they
+//! have cached. Each CPU stores to words of its own, so that the order between CPUs does not matter.
+mod model;
+mod operation;
+mod run;
+
+use ferry_sim::{Chaos, World};
+use proptest::prelude::*;
+
+use operation::{Op, op};
+use run::Run;
+
+const CPUS: usize = 3;
+const SPACES: usize = 2;
+const PAGES: usize = 12;
+const WORDS: usize = 512;
+
+/// Runs `ops` on a machine whose behaviour `seed` determines.
+fn run(seed: u64, frames: usize, chaotic: bool, ops: &[Op]) {
+    let chaos = if chaotic { Chaos::seeded(seed) } else { Chaos::CALM };
+    let world = World::builder().frames(frames).device(6).device(3).cpus(CPUS).chaos(chaos).build();
+    let mut run = Run::new(&world, seed);
+    for op in ops {
+        run.apply(op);
+        run.audit(false);
+        run.check_pins();
+    }
+    run.finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_operations_in_any_order_keep_every_byte_and_every_count(
+        seed: u64,
+        frames in prop_oneof![Just(18_usize), Just(30), Just(64)],
+        chaotic: bool,
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        run(seed, frames, chaotic, &ops);
+    }
+}

@@ -1,0 +1,61 @@
+//! The operations, and how they are drawn.
+use ferry_mm::space::Protection;
+use proptest::prelude::*;
+
+use super::{CPUS, PAGES, SPACES, WORDS};
+
+pub const PROTECTIONS: [Protection; 5] = [
+    Protection::READ_WRITE,
+    Protection::READ_WRITE.union(Protection::USER),
+    Protection::READ,
+    Protection::READ.union(Protection::USER),
+    Protection::empty(),
+];
+
+/// One operation. Numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Enter { cpu: usize, space: usize },
+    Leave { cpu: usize },
+    Recreate { space: usize },
+    Map { space: usize, first: usize, count: usize, protection: usize },
+    Unmap { cpu: usize, space: usize, first: usize, count: usize },
+    Protect { cpu: usize, space: usize, first: usize, count: usize, protection: usize },
+    Store { cpu: usize, page: usize, word: usize, value: u64, bytes: usize },
+    Load { cpu: usize, page: usize, word: usize },
+    ToDevice { cpu: usize, space: usize, first: usize, count: usize, device: u8 },
+    Home { cpu: usize, space: usize, first: usize, count: usize },
+    TakeAndDrop { cpu: usize, space: usize, first: usize, count: usize, phase: u8 },
+    Pin { cpu: usize, space: usize, page: usize, write: bool },
+    Unpin { which: usize },
+    Inject { step: u8, count: u64 },
+}
+
+pub fn op() -> impl Strategy<Value = Op> {
+    let (cpu, space, page) = (0..CPUS, 0..SPACES, 0..PAGES);
+    let count = 1..=PAGES;
+    let part = (cpu.clone(), space.clone(), page.clone(), count);
+    let protection = 0..PROTECTIONS.len();
+    prop_oneof![
+        2 => (cpu.clone(), space.clone()).prop_map(|(cpu, space)| Op::Enter { cpu, space }),
+        1 => cpu.clone().prop_map(|cpu| Op::Leave { cpu }),
+        1 => space.clone().prop_map(|space| Op::Recreate { space }),
+        4 => (part.clone(), prop_oneof![3 => Just(0), 1 => protection.clone()])
+            .prop_map(|((_, space, first, count), protection)| Op::Map { space, first, count, protection }),
+        2 => part.clone().prop_map(|(cpu, space, first, count)| Op::Unmap { cpu, space, first, count: count.min(4) }),
+        3 => (part.clone(), protection).prop_map(|((cpu, space, first, count), protection)| {
+            Op::Protect { cpu, space, first, count, protection }
+        }),
+        14 => (cpu.clone(), page.clone(), 0..WORDS, any::<u64>(), 1..=8_usize)
+            .prop_map(|(cpu, page, word, value, bytes)| Op::Store { cpu, page, word, value, bytes }),
+        8 => (cpu.clone(), page.clone(), 0..WORDS).prop_map(|(cpu, page, word)| Op::Load { cpu, page, word }),
+        8 => (part.clone(), 0..2_u8)
+            .prop_map(|((cpu, space, first, count), device)| Op::ToDevice { cpu, space, first, count, device }),
+        4 => part.clone().prop_map(|(cpu, space, first, count)| Op::Home { cpu, space, first, count }),
+        4 => (part, 0..3_u8)
+            .prop_map(|((cpu, space, first, count), phase)| Op::TakeAndDrop { cpu, space, first, count, phase }),
+        2 => (cpu, space, page, any::<bool>()).prop_map(|(cpu, space, page, write)| Op::Pin { cpu, space, page, write }),
+        2 => (0..4_usize).prop_map(|which| Op::Unpin { which }),
+        1 => (0..3_u8, 1..6_u64).prop_map(|(step, count)| Op::Inject { step, count }),
+    ]
+}
