@@ -157,6 +157,11 @@ impl PageRange {
         })
     }
 
+    /// A range of as many pages from `start` on.
+    pub(crate) fn moved_to(self, start: Page) -> Self {
+        Self { start, ..self }
+    }
+
     /// The single page that holds `address`.
     pub(crate) fn of_page(page: Page) -> Self {
         Self { start: page, pages: 1 }

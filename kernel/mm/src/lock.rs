@@ -9,9 +9,11 @@
 //! | 4 | [`Level::DeviceFrames`] | the free list of one device | nothing else |
 //!
 //! Invariants:
-//! 1. A CPU takes locks in ascending level, and at most one of a level. Two page tables are never locked at once.
+//! 1. A CPU takes locks in ascending level, and waits for at most one of a level. Two page tables are never locked at once.
+//!    Areas of other spaces are only tried ([`SharedLock::try_read`]); a fork takes its child's beside its own ([`SharedLock::write_beside`]).
 //! 2. Whoever waits for a lock calls [`Machine::relax`], so it serves shootdowns and cannot deadlock with a flush.
-//! 3. The lock of a frame (`Descriptor::try_lock`) is not in this table: it is only ever tried.
+//! 3. The lock of a frame (`Descriptor::try_lock`) is not in this table: it is only ever tried,
+//!    but for one place that names its reason (`Space::unmap` of a page on a device).
 //!
 //! With the feature `lock-order`, each acquire asserts rule 1 and each CPU counts what it holds, so that a
 //! test can find a lock that was left behind.
@@ -133,6 +135,14 @@ impl<'m, M: Machine> Held<'m, M> {
     }
 }
 
+impl<'m, M: Machine> Held<'m, M> {
+    /// Notes a lock that was taken without waiting.
+    fn note(machine: &'m M, level: Level) -> Self {
+        machine.held_locks().acquire(level);
+        Self { machine, level }
+    }
+}
+
 impl<M: Machine> Drop for Held<'_, M> {
     #[inline]
     fn drop(&mut self) {
@@ -196,6 +206,24 @@ impl<T> SharedLock<T> {
     pub fn read<'a, M: Machine>(&'a self, machine: &'a M) -> ReadGuard<'a, T, M> {
         let (held, guard) = Held::acquire(machine, self.level, true, || self.inner.try_read());
         ReadGuard { guard, _held: held }
+    }
+
+    /// Reads where nobody changes the value right now. Never waits, so it is outside the order.
+    pub fn try_read<'a, M: Machine>(&'a self, machine: &'a M) -> Option<ReadGuard<'a, T, M>> {
+        let guard = self.inner.try_read()?;
+        Some(ReadGuard { guard, _held: Held::note(machine, self.level) })
+    }
+
+    /// Changes the value of a lock that nobody holds for long but those who never wait: taken beside one of its level.
+    ///
+    /// Bounded by what those do, which is to look and go.
+    pub fn write_beside<'a, M: Machine>(&'a self, machine: &'a M) -> WriteGuard<'a, T, M> {
+        loop {
+            if let Some(guard) = self.inner.try_write() {
+                return WriteGuard { guard, _held: Held::note(machine, self.level) };
+            }
+            machine.relax();
+        }
     }
 
     /// Waits until nobody else uses the value.

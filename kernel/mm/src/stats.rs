@@ -127,12 +127,16 @@ statistics! {
     zero_pages_mapped;
     /// First touches, and stores to the zero page, that mapped a fresh frame.
     fresh_pages_mapped;
+    /// Stores to shared pages, and pins of them, that mapped a copy.
+    copied_pages_mapped;
     /// Pages that moved to a device.
     migrated;
     /// Pages that a CPU fault brought home.
     returned_by_fault;
     /// Pages that a call brought home.
     returned_by_call;
+    /// Pages that an eviction brought home.
+    returned_by_eviction;
     /// Pages whose contents were lost on the way home.
     poisoned;
     /// Flush requests, each for one range and any number of CPUs.
@@ -158,6 +162,10 @@ impl Statistics {
         self.fresh_pages_mapped.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_copied_page(&self) {
+        self.copied_pages_mapped.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn count_migrated(&self, pages: u64) {
         self.migrated.fetch_add(pages, Ordering::Relaxed);
     }
@@ -166,6 +174,10 @@ impl Statistics {
     pub(crate) fn count_returned(&self, pages: u64, by_fault: bool) {
         let counter = if by_fault { &self.returned_by_fault } else { &self.returned_by_call };
         counter.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_evicted(&self, pages: u64) {
+        self.returned_by_eviction.fetch_add(pages, Ordering::Relaxed);
     }
 
     pub(crate) fn count_poisoned(&self, pages: u64) {

@@ -10,15 +10,11 @@
 //!
 //! Every field is atomic; which lock protects a change of which field:
 //! 1. Kind, order and list link of a free frame: the free-list lock of its allocator.
-//! 2. Mappings and reverse map: the lock of the page table whose entry maps the frame, or the frame's own lock.
+//! 2. Mappings and reverse map: whoever adds a mapping holds one already, under the exclusive areas of its space; whoever
+//!    removes one owned it; a migration, which moves all of them, holds the frame's own lock and every entry.
 //! 3. The LOCKED bit is the frame's own lock. A migration tries it and gives the page up where it is taken;
 //!    nobody waits for it while holding anything. On a table frame the same bit is the lock of the page table.
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use x86_64::VirtAddr;
-use x86_64::structures::paging::Page;
-
-use crate::address::PAGE_BYTES;
-use crate::space::SpaceId;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,36 +55,14 @@ const ORDER_SHIFT: u32 = 8;
 const ORDER_MASK: u32 = 0xff << ORDER_SHIFT;
 const LOCKED: u32 = 1 << 31;
 
-/// Where a frame is mapped: which page of which space.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mapping {
-    /// The address space.
-    pub space: SpaceId,
-    /// The page.
-    pub page: Page,
-}
+/// Which page a frame holds, by the page number that it had where it was first mapped.
+///
+/// A fork leaves pages where they are and a move keeps the origin of its area (see [`crate::space::Area`]), so the
+/// origin finds a frame's mappings in every space without a list of them. (Linux: `anon_vma` and `page->index`.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub struct Origin(pub(crate) u64);
 
 const MAPPED: u64 = 1 << 63;
-const SPACE_SHIFT: u32 = 40;
-const PAGE_NUMBER_MASK: u64 = (1 << SPACE_SHIFT) - 1;
-
-impl Mapping {
-    #[inline]
-    fn encode(self) -> u64 {
-        let page_number = self.page.start_address().as_u64() / PAGE_BYTES;
-        MAPPED | (self.space.number() as u64) << SPACE_SHIFT | page_number
-    }
-
-    #[inline]
-    fn decode(word: u64) -> Option<Self> {
-        if word & MAPPED == 0 {
-            return None;
-        }
-        let address = VirtAddr::new_truncate((word & PAGE_NUMBER_MASK) * PAGE_BYTES);
-        let space = SpaceId::from_number(((word & !MAPPED) >> SPACE_SHIFT) as u16);
-        Some(Self { space, page: Page::containing_address(address) })
-    }
-}
 
 /// The end of a list, as a frame's number.
 pub(crate) const NO_FRAME: u32 = u32::MAX;
@@ -141,8 +115,13 @@ impl Descriptor {
     /// Changes the kind of a frame that may be locked.
     #[inline]
     pub(crate) fn change_kind(&self, kind: FrameKind) {
-        let locked = self.state.load(Ordering::Relaxed) & LOCKED;
-        self.state.store(kind as u32 | locked, Ordering::Relaxed);
+        let mut state = self.state.load(Ordering::Relaxed);
+        // Exchanged, because somebody may lock or unlock meanwhile.
+        while let Err(now) =
+            self.state.compare_exchange_weak(state, kind as u32 | state & LOCKED, Ordering::AcqRel, Ordering::Relaxed)
+        {
+            state = now;
+        }
     }
 
     /// References: one for each mapping, one for each pin, and those of code that works on the frame right now.
@@ -163,10 +142,11 @@ impl Descriptor {
         self.pins.load(Ordering::Acquire)
     }
 
-    /// The frame's only mapping.
+    /// The origin of the page that the frame holds.
     #[inline]
-    pub fn mapping(&self) -> Option<Mapping> {
-        Mapping::decode(self.reverse_map.load(Ordering::Relaxed))
+    pub fn origin(&self) -> Option<Origin> {
+        let word = self.reverse_map.load(Ordering::Relaxed);
+        (word & MAPPED != 0).then_some(Origin(word & !MAPPED))
     }
 
     /// Whether somebody holds the frame's lock.
@@ -175,12 +155,20 @@ impl Descriptor {
         self.state.load(Ordering::Relaxed) & LOCKED != 0
     }
 
-    /// Tries to take the frame's lock.
+    /// Tries to take the lock of a page table.
     #[inline]
     pub(crate) fn try_lock(&self) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         state & LOCKED == 0
             && self.state.compare_exchange(state, state | LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Tries to take the lock of a frame that holds a page. A frame that has lost its last mapping holds none, so that it
+    /// cannot be locked while it is on its way to the free list.
+    #[inline]
+    pub(crate) fn try_lock_page(&self) -> bool {
+        let page = FrameKind::Anonymous as u32;
+        self.state.compare_exchange(page, page | LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Gives the frame's lock back.
@@ -189,26 +177,44 @@ impl Descriptor {
         self.state.fetch_and(!LOCKED, Ordering::Release);
     }
 
-    /// The first mapping of a frame that one owner holds: its reference becomes the mapping's.
+    /// Makes a frame that has one owner hold the page of `origin`, mapped by `mappings` entries, each with its reference;
+    /// the owner's reference becomes the first one's.
     #[inline]
-    pub(crate) fn map_first(&self, mapping: Mapping) {
+    pub(crate) fn map(&self, origin: Origin, mappings: u32) {
         self.change_kind(FrameKind::Anonymous);
-        self.reverse_map.store(mapping.encode(), Ordering::Relaxed);
-        self.mappings.store(1, Ordering::Release);
+        self.reverse_map.store(MAPPED | origin.0, Ordering::Relaxed);
+        self.references.store(mappings, Ordering::Relaxed);
+        self.mappings.store(mappings, Ordering::Release);
     }
 
-    /// Takes the mapping away; its reference stays with the caller.
+    /// Origin and number of mappings of a frame that is mapped.
     #[inline]
-    pub(crate) fn unmap_last(&self) {
-        self.reverse_map.store(0, Ordering::Relaxed);
-        self.mappings.store(0, Ordering::Release);
-        self.change_kind(FrameKind::Owned);
+    pub(crate) fn holding(&self) -> (Origin, u32) {
+        (self.origin().expect("a mapped frame holds a page"), self.mappings())
     }
 
-    /// Drops one reference and returns whether it was the last.
+    /// One entry more maps the frame, with its reference.
     #[inline]
-    pub(crate) fn release(&self) -> bool {
-        self.references.fetch_sub(1, Ordering::AcqRel) == 1
+    pub(crate) fn add_mapping(&self) {
+        self.references.fetch_add(1, Ordering::AcqRel);
+        self.mappings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// `count` entries less map the frame; their references stay with the caller.
+    #[inline]
+    pub(crate) fn remove_mappings(&self, count: u32) {
+        let before = self.mappings.fetch_sub(count, Ordering::AcqRel);
+        debug_assert!(before >= count, "{count} mappings removed of {before}");
+        if before == count {
+            self.reverse_map.store(0, Ordering::Relaxed);
+            self.change_kind(FrameKind::Owned);
+        }
+    }
+
+    /// Drops `count` references and returns whether none is left.
+    #[inline]
+    pub(crate) fn release(&self, count: u32) -> bool {
+        self.references.fetch_sub(count, Ordering::AcqRel) == count
     }
 
     /// Takes a pin, with its reference.
@@ -253,13 +259,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mappings_survive_their_word() {
-        for (space, address) in [(0, 0x20_0000), (u16::MAX >> 1, 0x7fff_ffff_f000), (7, 0x1234_5678_9000)] {
-            let mapping =
-                Mapping { space: SpaceId::from_number(space), page: Page::containing_address(VirtAddr::new(address)) };
-            assert_eq!(Mapping::decode(mapping.encode()), Some(mapping));
+    fn the_last_mapping_takes_the_origin_with_it() {
+        let descriptor = Descriptor::new();
+        for origin in [Origin(0), Origin((1 << 35) - 1)] {
+            descriptor.set_kind(FrameKind::Owned, 0);
+            descriptor.set_first_reference();
+            assert_eq!(descriptor.origin(), None);
+            descriptor.map(origin, 1);
+            descriptor.add_mapping();
+            descriptor.remove_mappings(1);
+            assert!(!descriptor.release(1));
+            assert_eq!((descriptor.origin(), descriptor.mappings()), (Some(origin), 1));
+            descriptor.remove_mappings(1);
+            assert!(descriptor.release(1));
+            assert_eq!((descriptor.origin(), descriptor.kind()), (None, FrameKind::Owned));
         }
-        assert_eq!(Mapping::decode(0), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! 1. A free device frame is zero, so that nothing of a former owner is visible on the device. Memory is
 //!    zero when the device is registered; a frame is cleared before it returns to the free list, not when it is taken.
 //! 2. The free list is a stack: the frame freed last is taken first.
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::descriptor::{Descriptor, FrameKind, NO_FRAME};
 use super::{AnyFrame, DeviceFrame, DeviceId};
@@ -22,6 +22,7 @@ pub struct DeviceMemory<D> {
     descriptors: D,
     head: Lock<u32>,
     free: AtomicU64,
+    closed: AtomicBool,
 }
 
 impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
@@ -36,7 +37,13 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
             descriptor.set_link(NO_FRAME, next);
         }
         let head = if count == 0 { NO_FRAME } else { 0 };
-        Self { id, descriptors, head: Lock::new(Level::DeviceFrames, head), free: AtomicU64::new(u64::from(count)) }
+        Self {
+            id,
+            descriptors,
+            head: Lock::new(Level::DeviceFrames, head),
+            free: AtomicU64::new(u64::from(count)),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// The device.
@@ -52,6 +59,16 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
     /// Number of free frames.
     pub fn free(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
+    }
+
+    /// Hands out no more frames: the device is being released.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Hands frames out again.
+    pub fn reopen(&self) {
+        self.closed.store(false, Ordering::SeqCst);
     }
 
     /// The descriptor of a frame of this device.
@@ -79,7 +96,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         injector: &Injector,
     ) -> Result<OwnedDeviceFrame<'m, M>, DeviceFull> {
         let full = DeviceFull(self.id);
-        if injector.fails(Step::DeviceAlloc) {
+        if self.closed.load(Ordering::SeqCst) || injector.fails(Step::DeviceAlloc) {
             return Err(full);
         }
         let mut head = self.head.lock(machine);

@@ -17,6 +17,7 @@
 //! 2. `references >= mappings + pins`; each mapping holds one reference.
 //! 3. A free frame has no reference, no mapping, no pin, no reverse mapping, and is not locked.
 //! 4. A free device frame is zero: nothing of a former owner is visible on the device.
+mod any;
 mod buddy;
 mod descriptor;
 mod device;
@@ -24,7 +25,7 @@ mod system;
 
 pub use buddy::MAX_ORDER;
 pub(crate) use descriptor::NO_FRAME;
-pub use descriptor::{Descriptor, FrameKind, Mapping};
+pub use descriptor::{Descriptor, FrameKind, Origin};
 pub use device::{DeviceFull, DeviceMemory, OwnedDeviceFrame};
 pub use system::{OutOfFrames, OwnedFrame, SystemMemory};
 pub(crate) use system::{frame_of, number};

@@ -2,12 +2,14 @@
 //!
 //! Nothing is flushed: the entry was not present before, and x86 does not cache what is not present. A page whose copy fails is lost, as in
 //! v11: its entry becomes `Poison`. A page for which there is no RAM frame stays on the device.
+//!
+//! A page that other spaces share comes home as a copy of its own: the others keep the device frame. So a fault waits for no other space.
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::batch::{Batch, Slot, SlotState, Slots};
 use super::{MigrateError, Report};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, DeviceFrame, Mapping, OutOfFrames};
+use crate::frame::{AnyFrame, OutOfFrames};
 use crate::inject::Step;
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
@@ -90,7 +92,7 @@ impl<'m, M: Machine> Space<'m, M> {
     fn take_home(self, leaf: &LeafTable<'m, M>, page: Page) -> Slot {
         match leaf.load(page).decode() {
             Entry::Device { frame, .. } => {
-                if !self.manager.device_descriptor(frame).try_lock() {
+                if !self.manager.device_descriptor(frame).try_lock_page() {
                     return Slot::stays(Reason::Busy);
                 }
                 self.take_entry(leaf, page, AnyFrame::Device(frame))
@@ -148,7 +150,7 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Makes `target` the frame of `page`; returns the entry to write.
     #[inline]
     fn commit_home(self, page: Page, slot: &Slot, area: &Area, target: PhysFrame) -> RawEntry {
-        self.manager.memory.descriptor(target).map_first(Mapping { space: self.id(), page });
+        self.manager.memory.descriptor(target).map(area.origin_of(page), 1);
         self.state.charge(Resident::System, 1);
         // Dirty, because the only other copy is about to be cleared. Writable only where both the entry and the area say so.
         let mut flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
@@ -164,36 +166,7 @@ impl<'m, M: Machine> Space<'m, M> {
     #[inline]
     fn free_device_source(self, slot: &Slot) {
         if let Some(AnyFrame::Device(source)) = slot.source() {
-            self.manager.unlock_frame(AnyFrame::Device(source));
-            self.drop_device_mapping(source);
-        }
-    }
-}
-
-impl<M: Machine> crate::manager::MemoryManager<M> {
-    /// The descriptor of a device frame that an entry names.
-    #[inline]
-    pub(crate) fn device_descriptor(&self, frame: DeviceFrame) -> &crate::frame::Descriptor {
-        self.device(frame.device()).expect("an entry names a registered device").descriptor(frame)
-    }
-
-    /// Gives the lock of a frame back; the zero page is never locked.
-    #[inline]
-    pub(crate) fn unlock_frame(&self, frame: AnyFrame) {
-        match frame {
-            AnyFrame::System(frame) if frame == self.zero_frame => {}
-            AnyFrame::System(frame) => self.memory.descriptor(frame).unlock(),
-            AnyFrame::Device(frame) => self.device_descriptor(frame).unlock(),
-        }
-    }
-
-    /// Frees a frame that a batch allocated and did not use.
-    pub(crate) fn free_any(&self, frame: AnyFrame) {
-        match frame {
-            AnyFrame::System(frame) => self.memory.free_frame(&self.machine, frame),
-            AnyFrame::Device(frame) => {
-                self.device(frame.device()).expect("allocated from it").free_frame(&self.machine, frame);
-            }
+            self.drop_locked_device_mapping(source);
         }
     }
 }

@@ -2,9 +2,10 @@
 use alloc::vec::Vec;
 use x86_64::structures::paging::Page;
 
+use super::others::Others;
 use super::{Invalid, MAX_PAGES_PER_CALL, MigrateError, Report};
 use crate::address::PageRange;
-use crate::frame::AnyFrame;
+use crate::frame::{AnyFrame, Origin};
 use crate::lock::ReadGuard;
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, RawEntry};
@@ -77,6 +78,8 @@ pub(crate) struct Batch<'m, M: Machine, S: AsMut<[Slot]>> {
     /// The area of the range, as it is for as long as the batch lives.
     pub(crate) area: Area,
     pub(crate) slots: S,
+    /// The other spaces that share pages of the batch; looked for when the first shared page is met.
+    pub(crate) others: Option<Others<'m, M>>,
     /// Keeps the range mapped; `None` where the caller, a fault, holds the areas.
     _areas: Option<ReadGuard<'m, AreaList, M>>,
 }
@@ -102,7 +105,7 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
         if !area.protection.is_accessible() {
             return Err(MigrateError::Invalid(Invalid::NotReadable(range)));
         }
-        Ok(Self { space, range, area, slots, _areas: Some(areas) })
+        Ok(Self { space, range, area, slots, others: None, _areas: Some(areas) })
     }
 }
 
@@ -110,7 +113,7 @@ impl<'m, M: Machine> Batch<'m, M, [Slot; 1]> {
     /// The batch of one page, for a fault, which holds the areas.
     #[inline]
     pub(crate) fn of_page(space: Space<'m, M>, page: Page, area: Area) -> Self {
-        Self { space, range: PageRange::of_page(page), area, slots: [Slot::UNSEEN], _areas: None }
+        Self { space, range: PageRange::of_page(page), area, slots: [Slot::UNSEEN], others: None, _areas: None }
     }
 }
 
@@ -152,6 +155,27 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
         slot.state = SlotState::Stays(reason);
     }
 
+    /// The other spaces' entries and the origin of a page, where the page is shared.
+    pub(crate) fn shared(&self, source: AnyFrame) -> Option<(&Others<'m, M>, Origin)> {
+        let origin = self.space.manager.any_descriptor(source).origin()?;
+        self.others.as_ref().map(|others| (others, origin))
+    }
+
+    /// Gives the entries of other spaces back for every page that `which` selects.
+    pub(crate) fn give_others_back(&mut self, which: impl Fn(SlotState) -> bool) {
+        if self.others.is_none() {
+            return;
+        }
+        for index in 0..self.slots.as_mut().len() {
+            let slot = self.slots.as_mut()[index];
+            if let Some(source) = slot.source().filter(|_| which(slot.state))
+                && let Some((others, origin)) = self.shared(source)
+            {
+                others.give_back(source, origin);
+            }
+        }
+    }
+
     /// How each page stands, in order.
     pub(crate) fn standings(&mut self) -> impl Iterator<Item = Held> {
         self.slots.as_mut().iter().map(|slot| match slot.state {
@@ -178,6 +202,7 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
 
 impl<M: Machine, S: AsMut<[Slot]>> Drop for Batch<'_, M, S> {
     fn drop(&mut self) {
+        self.give_others_back(|state| !matches!(state, SlotState::Stays(_) | SlotState::Moved));
         self.for_each_in_tables(|space, leaf, page, slot| {
             if !slot.is_ours() {
                 return;

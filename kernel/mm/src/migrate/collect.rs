@@ -79,7 +79,7 @@ impl<'m, M: Machine> Space<'m, M> {
                 if descriptor.kind() != FrameKind::Anonymous {
                     return Err(MigrateError::Fault(page.start_address()));
                 }
-                if !descriptor.try_lock() {
+                if !descriptor.try_lock_page() {
                     return stays(Reason::Busy);
                 }
                 Ok(self.take_entry(leaf, page, frame.into()))

@@ -1,7 +1,7 @@
 //! Phase three: a device frame for each page, and its contents.
 use super::batch::{Batch, SlotState, Slots};
 use super::{Held, Report, Unmapped};
-use crate::frame::{AnyFrame, DeviceFull, DeviceMemory};
+use crate::frame::{AnyFrame, DeviceFull};
 use crate::inject::Step;
 use crate::machine::Machine;
 use crate::stats::Reason;
@@ -10,7 +10,6 @@ use crate::stats::Reason;
 #[must_use = "dropping it gives every page back"]
 pub struct Copied<'m, M: Machine> {
     pub(super) batch: Batch<'m, M, Slots>,
-    pub(super) device: &'m DeviceMemory<M::Descriptors>,
 }
 
 impl<'m, M: Machine> Copied<'m, M> {
@@ -38,7 +37,7 @@ impl<'m, M: Machine> Copied<'m, M> {
             slot.state = SlotState::Copied(target.into_frame().into());
         }
         machine.complete_copies();
-        Self { batch, device }
+        Self { batch }
     }
 
     /// How each page of the range stands, in order.

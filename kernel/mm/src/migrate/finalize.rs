@@ -3,18 +3,18 @@ use x86_64::structures::paging::Page;
 
 use super::batch::{Batch, Slot, SlotState, Slots};
 use super::{Copied, Report};
-use crate::frame::{AnyFrame, DeviceFrame, DeviceMemory, Mapping};
+use crate::frame::{AnyFrame, DeviceFrame};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::leaf_table::LeafTable;
-use crate::space::{Resident, Space};
+use crate::space::{Area, Protection, Resident, Space};
 
 pub(super) fn finalize<M: Machine>(copied: Copied<'_, M>) -> Report {
-    let Copied { mut batch, device } = copied;
-    // An empty entry remembers no protection: its page comes home as writable as its area is now.
-    let empty_writable = batch.area.protection.contains(crate::space::Protection::WRITE);
+    let Copied { mut batch } = copied;
+    let area = batch.area;
+    finalize_others(&mut batch);
     batch.for_each_in_tables(|space, leaf, page, slot| match slot.state {
-        SlotState::Copied(AnyFrame::Device(target)) => commit(space, device, leaf, page, slot, target, empty_writable),
+        SlotState::Copied(AnyFrame::Device(target)) => commit(space, leaf, page, slot, target, &area),
         SlotState::GivingUp(reason) => Batch::<M, Slots>::give_back(space, leaf, page, slot, reason),
         _ => {}
     });
@@ -23,38 +23,63 @@ pub(super) fn finalize<M: Machine>(copied: Copied<'_, M>) -> Report {
     report
 }
 
+/// Finalizes the entries of other spaces. They come before the own ones, whose commit frees the RAM frame.
+fn finalize_others<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
+    batch.give_others_back(|state| matches!(state, SlotState::GivingUp(_)));
+    if batch.others.is_none() {
+        return;
+    }
+    for slot in &batch.slots {
+        if let (SlotState::Copied(AnyFrame::Device(target)), Some(source)) = (slot.state, slot.source())
+            && let Some((others, origin)) = batch.shared(source)
+        {
+            let manager = batch.space.manager;
+            // The descriptor comes before the entries: once one is written, a fault on another CPU may follow it.
+            manager.device_descriptor(target).map(origin, manager.any_descriptor(source).mappings());
+            others.replace(source, origin, |space, _, flags| {
+                space.state.uncharge(Resident::System, 1);
+                space.state.charge(Resident::Device, 1);
+                Entry::Device { frame: target, writable: flags.contains(LeafFlags::WRITABLE) }.encode()
+            });
+        }
+    }
+}
+
 /// Writes the `Device` entry, then lets go of the RAM frame.
 fn commit<'m, M: Machine>(
     space: Space<'m, M>,
-    device: &DeviceMemory<M::Descriptors>,
     leaf: &LeafTable<'m, M>,
     page: Page,
     slot: &mut Slot,
     target: DeviceFrame,
-    empty_writable: bool,
+    area: &Area,
 ) {
     let manager = space.manager;
-    let writable = match slot.source() {
-        Some(AnyFrame::System(frame)) if frame != manager.zero_frame => {
-            slot.saved.flags().contains(LeafFlags::WRITABLE)
-        }
-        _ => empty_writable,
+    let source = match slot.source() {
+        Some(AnyFrame::System(frame)) if frame != manager.zero_frame => Some(frame),
+        _ => None,
     };
-    // The descriptor comes first: once the entry is written, a fault on another CPU may follow it.
-    device.descriptor(target).map_first(Mapping { space: space.id(), page });
-    space.state.charge(Resident::Device, 1);
+    let descriptor = manager.device_descriptor(target);
+    // The entries of other spaces, where there are some, were written before, and the frame mapped for all of them.
+    if descriptor.mappings() == 0 {
+        descriptor.map(area.origin_of(page), 1);
+    }
+    // An empty entry remembers no protection: its page comes home as writable as its area is now.
+    let writable = match source {
+        Some(_) => slot.saved.flags().contains(LeafFlags::WRITABLE),
+        None => area.protection.contains(Protection::WRITE),
+    };
     let migrating: RawEntry = leaf.swap(page, Entry::Device { frame: target, writable }.encode());
     debug_assert!(matches!(migrating.decode(), Entry::Migrating { .. }), "somebody changed our entry to {migrating:?}");
+    space.state.charge(Resident::Device, 1);
     slot.state = SlotState::Moved;
-    let Some(AnyFrame::System(source)) = slot.source() else { return };
-    if source == manager.zero_frame {
-        return;
-    }
-    let descriptor = manager.memory.descriptor(source);
-    descriptor.unmap_last();
-    descriptor.unlock();
+    let Some(source) = source else { return };
     space.state.uncharge(Resident::System, 1);
-    if descriptor.release() {
+    let descriptor = manager.memory.descriptor(source);
+    let mappings = descriptor.mappings();
+    descriptor.remove_mappings(mappings);
+    descriptor.unlock();
+    if descriptor.release(mappings) {
         manager.memory.free_frame(&manager.machine, source);
     }
 }

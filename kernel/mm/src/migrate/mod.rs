@@ -25,13 +25,16 @@ mod back;
 mod batch;
 mod collect;
 mod copy;
+mod evict;
 mod finalize;
+mod others;
 mod unmap;
 
 pub use back::BringHomeError;
 pub use batch::Held;
 pub use collect::Collected;
 pub use copy::Copied;
+pub use evict::Evicted;
 pub use unmap::Unmapped;
 
 use crate::address::PageRange;

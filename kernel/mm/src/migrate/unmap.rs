@@ -3,6 +3,7 @@
 //! After the flush no CPU reaches the page through this entry, and nobody can take a new reference through it. A page
 //! has one reference per mapping; whatever is above that is somebody who uses the frame by its address: the page stays.
 use super::batch::{Batch, SlotState, Slots};
+use super::others::{NotHeld, Others};
 use super::{Collected, Copied, Held};
 use crate::frame::{AnyFrame, DeviceMemory};
 use crate::machine::Machine;
@@ -18,11 +19,9 @@ pub struct Unmapped<'m, M: Machine> {
 impl<'m, M: Machine> Unmapped<'m, M> {
     pub(super) fn check(collected: Collected<'m, M>) -> Self {
         let Collected { mut batch, device } = collected;
+        take_other_mappings(&mut batch);
         let manager = batch.space.manager;
-        for slot in &mut batch.slots {
-            if slot.state != SlotState::Taken {
-                continue;
-            }
+        for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {
             let Some(AnyFrame::System(frame)) = slot.source() else { continue };
             if frame == manager.zero_frame {
                 continue;
@@ -45,5 +44,36 @@ impl<'m, M: Machine> Unmapped<'m, M> {
     /// Phase three: see [`Copied`].
     pub fn copy(self) -> Copied<'m, M> {
         Copied::copy(self)
+    }
+}
+
+/// Takes the entries of other spaces that map pages of the batch, then flushes each such space once. A page whose
+/// mappings cannot all be taken is given up.
+fn take_other_mappings<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
+    let manager = batch.space.manager;
+    for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {
+        let Some(AnyFrame::System(frame)) = slot.source() else { continue };
+        let descriptor = manager.memory.descriptor(frame);
+        let (mappings, Some(origin)) = (descriptor.mappings(), descriptor.origin()) else { continue };
+        if mappings == 1 {
+            continue;
+        }
+        if batch.others.is_none() {
+            match Others::hold(manager, Some(batch.space.id())) {
+                Ok(others) => batch.others = Some(others),
+                Err(NotHeld::NoMemory) => {
+                    slot.state = SlotState::GivingUp(Reason::NoMemory);
+                    continue;
+                }
+            }
+        }
+        let Some(others) = &mut batch.others else { continue };
+        // Our own entry is one of them. Where all are `Migrating`, nobody can add one.
+        if others.take(frame.into(), origin) + 1 != mappings {
+            slot.state = SlotState::GivingUp(Reason::Busy);
+        }
+    }
+    if let Some(others) = &mut batch.others {
+        others.flush();
     }
 }

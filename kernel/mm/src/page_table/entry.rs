@@ -190,6 +190,15 @@ impl RawEntry {
         LeafFlags::from_bits_truncate(self.0)
     }
 
+    /// The frame that a present entry names.
+    #[inline]
+    pub fn named_frame(self) -> Option<PhysFrame> {
+        match self.decode() {
+            Entry::Present { frame, .. } => Some(frame),
+            _ => None,
+        }
+    }
+
     /// What the bits mean.
     #[inline]
     pub fn decode(self) -> Entry {

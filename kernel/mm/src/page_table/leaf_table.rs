@@ -4,7 +4,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 use super::entry::RawEntry;
 use super::slot::EntrySlot;
 use crate::frame::{Descriptor, SystemMemory};
-use crate::lock::{Held, Level};
+use crate::lock::{Held, Level, WriteGuard};
 use crate::machine::Machine;
 
 /// The right to change the entries of one level-1 table, given back on drop.
@@ -14,7 +14,8 @@ pub(crate) struct LeafTable<'m, M: Machine> {
     machine: &'m M,
     descriptor: &'m Descriptor,
     table: PhysFrame,
-    _held: Held<'m, M>,
+    /// Nothing to give back where the areas are held exclusively.
+    held: Option<Held<'m, M>>,
 }
 
 impl<'m, M: Machine> LeafTable<'m, M> {
@@ -23,7 +24,17 @@ impl<'m, M: Machine> LeafTable<'m, M> {
     pub(crate) fn lock(machine: &'m M, memory: &'m SystemMemory<M::Descriptors>, table: PhysFrame) -> Self {
         let descriptor = memory.descriptor(table);
         let (held, ()) = Held::acquire(machine, Level::PageTable, false, || descriptor.try_lock().then_some(()));
-        Self { machine, descriptor, table, _held: held }
+        Self { machine, descriptor, table, held: Some(held) }
+    }
+
+    /// The table of a space whose areas the caller holds exclusively: nobody else looks at its entries.
+    pub(crate) fn of_held_space<T>(
+        machine: &'m M,
+        memory: &'m SystemMemory<M::Descriptors>,
+        table: PhysFrame,
+        _areas: &WriteGuard<'_, T, M>,
+    ) -> Self {
+        Self { machine, descriptor: memory.descriptor(table), table, held: None }
     }
 
     /// The entry of `page`, which this table maps.
@@ -67,6 +78,8 @@ pub(crate) fn peek<M: Machine>(machine: &M, table: PhysFrame, page: Page) -> Raw
 impl<M: Machine> Drop for LeafTable<'_, M> {
     #[inline]
     fn drop(&mut self) {
-        self.descriptor.unlock();
+        if self.held.is_some() {
+            self.descriptor.unlock();
+        }
     }
 }

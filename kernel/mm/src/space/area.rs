@@ -3,7 +3,8 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 use x86_64::structures::paging::Page;
 
-use crate::address::PageRange;
+use crate::address::{PAGE_BYTES, PageRange};
+use crate::frame::Origin;
 use crate::page_table::entry::LeafFlags;
 
 bitflags! {
@@ -43,6 +44,32 @@ pub struct Area {
     pub range: PageRange,
     /// What is allowed.
     pub protection: Protection,
+    /// Where its first page was first mapped, here or in the space that this one was forked from.
+    pub origin: Origin,
+}
+
+impl Area {
+    /// An area whose pages were never anywhere else.
+    pub(crate) fn new(range: PageRange, protection: Protection) -> Self {
+        Self { range, protection, origin: Origin(range.start_address().as_u64() / PAGE_BYTES) }
+    }
+
+    /// The origin of `page`, which is in the area.
+    #[inline]
+    pub fn origin_of(&self, page: Page) -> Origin {
+        Origin(self.origin.0 + (page - self.range.start()))
+    }
+
+    /// The page of this origin, where it would be in the area.
+    pub(crate) fn page_of(&self, origin: Origin) -> Option<Page> {
+        let index = origin.0.checked_sub(self.origin.0)?;
+        (index < self.range.pages()).then(|| self.range.page(index))
+    }
+
+    /// The area as it is after its pages moved to `start`.
+    pub(crate) fn moved_to(self, start: Page) -> Self {
+        Self { range: self.range.moved_to(start), ..self }
+    }
 }
 
 /// The areas of a space: sorted, disjoint.
@@ -113,6 +140,7 @@ impl AreaList {
         if let (Some(first), Some(second)) = (self.areas.get(index), self.areas.get(index + 1))
             && first.range.end() == second.range.start_address().as_u64()
             && first.protection == second.protection
+            && first.origin.0 + first.range.pages() == second.origin.0
         {
             self.areas[index].range = first.range.hull(second.range);
             self.areas.remove(index + 1);
@@ -133,7 +161,7 @@ impl AreaList {
             let area = self.areas[index];
             if let (Some(low), Some(high)) = area.range.split_at(border) {
                 self.areas[index].range = low;
-                self.areas.insert(index + 1, Area { range: high, ..area });
+                self.areas.insert(index + 1, Area { range: high, origin: area.origin_of(high.start()), ..area });
             }
         }
         Ok(())
@@ -160,6 +188,19 @@ impl AreaList {
         let floor = if index == 0 { 0 } else { self.areas[index - 1].range.end() };
         let ceiling = self.areas.get(index).map_or(u64::MAX, |area| area.range.start_address().as_u64());
         floor..ceiling
+    }
+
+    /// Makes room for `more` areas, so that as many insertions and splits cannot fail.
+    pub(crate) fn reserve(&mut self, more: usize) -> Result<(), NoRoom> {
+        self.areas.try_reserve(more).map_err(|_| NoRoom)
+    }
+
+    /// A copy of the list, for a fork.
+    pub(crate) fn try_clone(&self) -> Result<Self, NoRoom> {
+        let mut areas = Vec::new();
+        areas.try_reserve_exact(self.areas.len()).map_err(|_| NoRoom)?;
+        areas.extend_from_slice(&self.areas);
+        Ok(Self { areas })
     }
 
     /// Takes every area out.
@@ -199,7 +240,7 @@ mod tests {
                         let free = model_part.iter().all(Option::is_none);
                         prop_assert_eq!(areas.overlapping(part).is_none(), free);
                         if free {
-                            areas.insert(Area { range: part, protection }).unwrap();
+                            areas.insert(Area::new(part, protection)).unwrap();
                             model_part.fill(Some(protection));
                         }
                     }
@@ -233,7 +274,7 @@ mod tests {
     fn neighbours_of_one_protection_are_one_area() {
         let mut areas = AreaList::new();
         for first in [0, 2, 1] {
-            areas.insert(Area { range: range(first, 1), protection: Protection::READ }).unwrap();
+            areas.insert(Area::new(range(first, 1), Protection::READ)).unwrap();
         }
         assert_eq!(areas.iter().count(), 1);
         assert_eq!(areas.gap_around(range(1, 1)), 0..BASE, "an area is no gap");

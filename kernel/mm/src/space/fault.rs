@@ -5,7 +5,8 @@
 //!   ─────                      ────                        ─────
 //!   empty                      zero page, read-only        fresh zeroed frame
 //!   zero page                  (stale translation)         fresh zeroed frame, zero page flushed
-//!   present                    (stale translation)         writable in place
+//!   present, not shared        (stale translation)         writable in place
+//!   present, shared            (stale translation)         a copy of its own
 //!   Migrating                  wait, look again            wait, look again
 //!   Device                     comes home                  comes home
 //!   Poison                     bus error                   bus error
@@ -19,7 +20,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::{Area, Protection, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{Mapping, OutOfFrames, OwnedFrame};
+use crate::frame::{AnyFrame, OutOfFrames, OwnedFrame};
 use crate::machine::Machine;
 use crate::migrate::BringHomeError;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
@@ -47,6 +48,8 @@ pub enum Resolution {
     ZeroPage,
     /// A fresh frame was mapped.
     FreshPage,
+    /// A copy of a shared page was mapped.
+    Copied,
     /// The page may now be written in place.
     Writable,
     /// The page came home from a device.
@@ -104,7 +107,7 @@ impl core::fmt::Display for FaultError {
 impl core::error::Error for FaultError {}
 
 /// One look at the entry: done, or the entry changed meanwhile.
-enum Attempt {
+pub(super) enum Attempt {
     Done(Resolution),
     LookAgain,
 }
@@ -167,6 +170,9 @@ impl<M: Machine> Space<'_, M> {
                 let fresh = manager.memory.allocate_zeroed(machine, &manager.injector).map_err(out_of_memory)?;
                 Ok(self.map_fresh(table, page, area, entry, fresh))
             }
+            Entry::Present { frame, .. } if manager.memory.descriptor(frame).mappings() > 1 => self
+                .copy_on_write(table, page, area, entry, LeafFlags::WRITABLE | LeafFlags::DIRTY)
+                .map_err(out_of_memory),
             Entry::Present { .. } => Ok(self.make_writable(table, page, entry)),
             Entry::Device { .. } => match self.bring_home(table, page, area, entry) {
                 Ok(true) => Ok(Attempt::Done(Resolution::CameHome)),
@@ -209,7 +215,7 @@ impl<M: Machine> Space<'_, M> {
             return Attempt::LookAgain;
         }
         let frame = fresh.into_frame();
-        manager.memory.descriptor(frame).map_first(Mapping { space: self.id(), page });
+        manager.memory.descriptor(frame).map(area.origin_of(page), 1);
         self.state.charge(Resident::System, 1);
         let flags = area.protection.read_only_flags() | LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         let old = leaf.swap(page, Entry::Present { frame, flags }.encode());
@@ -227,7 +233,10 @@ impl<M: Machine> Space<'_, M> {
     fn make_writable(self, table: PhysFrame, page: Page, seen: RawEntry) -> Attempt {
         let manager = self.manager;
         let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-        if without_accessed(leaf.load(page)) != without_accessed(seen) {
+        let now = leaf.load(page);
+        let sole = |frame| manager.memory.descriptor(frame).mappings() == 1;
+        // Under the lock: only a fork of this space could share the page again, and it needs the areas for itself.
+        if without_accessed(now) != without_accessed(seen) || !now.named_frame().is_some_and(sole) {
             return Attempt::LookAgain;
         }
         leaf.update(page, |raw| match raw.decode() {
@@ -242,6 +251,51 @@ impl<M: Machine> Space<'_, M> {
         Attempt::Done(Resolution::Writable)
     }
 
+    /// Gives this space a copy of its own of a page that it shares, with `more` flags than a read-only page has.
+    ///
+    /// The frame's lock keeps a migration from taking the shared frame while it is copied; its contents stand still, because
+    /// nobody writes a shared frame. Bounded: whoever holds the lock is at work on this page.
+    pub(super) fn copy_on_write(
+        self,
+        table: PhysFrame,
+        page: Page,
+        area: &Area,
+        seen: RawEntry,
+        more: LeafFlags,
+    ) -> Result<Attempt, OutOfFrames> {
+        let manager = self.manager;
+        let machine = &manager.machine;
+        let Some(shared) = seen.named_frame() else { return Ok(Attempt::LookAgain) };
+        let fresh = manager.memory.allocate(machine, &manager.injector)?;
+        let Some(locked) = manager.try_lock_frame(shared) else { return Ok(Attempt::LookAgain) };
+        // Looked at again now that nobody can take it away.
+        if without_accessed(peek(machine, table, page)) != without_accessed(seen) {
+            return Ok(Attempt::LookAgain);
+        }
+        machine.copy(AnyFrame::System(shared), AnyFrame::System(fresh.frame()));
+        machine.complete_copies();
+        {
+            let leaf = LeafTable::lock(machine, &manager.memory, table);
+            if without_accessed(leaf.load(page)) != without_accessed(seen) {
+                return Ok(Attempt::LookAgain);
+            }
+            let frame = fresh.into_frame();
+            manager.memory.descriptor(frame).map(area.origin_of(page), 1);
+            let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | more;
+            leaf.swap(page, Entry::Present { frame, flags }.encode());
+            // Other CPUs in this space must not read the shared frame any more once this CPU has stored to its copy; and the
+            // mapping keeps its reference until none can.
+            let mut owed = OwedFlush::new();
+            owed.owe(PageRange::of_page(page));
+            owed.pay(machine, self.state, &manager.statistics);
+        }
+        locked.descriptor().remove_mappings(1);
+        drop(locked);
+        manager.release_frame(shared);
+        manager.statistics.count_copied_page();
+        Ok(Attempt::Done(Resolution::Copied))
+    }
+
     /// Makes this CPU forget one translation that is weaker than the entry.
     fn forget_here(self, page: Page) {
         let machine = &self.manager.machine;
@@ -250,6 +304,6 @@ impl<M: Machine> Space<'_, M> {
     }
 }
 
-fn without_accessed(entry: RawEntry) -> RawEntry {
+pub(super) fn without_accessed(entry: RawEntry) -> RawEntry {
     if entry.is_present() { RawEntry(entry.0 & !LeafFlags::ACCESSED.bits()) } else { entry }
 }

@@ -4,7 +4,7 @@ use x86_64::structures::paging::PhysFrame;
 use super::area::{AreaList, NoRoom};
 use super::{Area, Protection, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, DeviceFrame};
+use crate::frame::{DeviceFrame, NO_FRAME, frame_of, number};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::flush::OwedFlush;
@@ -41,31 +41,56 @@ impl core::fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// A list of RAM frames that nothing maps any more, but that a CPU may still reach through a stale translation.
+/// How many shared frames wait for a flush at most.
+const MOST_SHARED: usize = 32;
+
+/// RAM frames whose entries are gone, but that a CPU may still reach through a stale translation.
 ///
-/// They are freed by [`ZappedFrames::free`] only, which wants the flush to be paid first. The list runs through the
-/// descriptors' links, so it takes no memory.
+/// Their references are dropped by [`ZappedFrames::pay`] only, which pays the flush first. Frames that nobody else maps are in
+/// a list through their descriptors' links, which takes no memory. A shared frame may be in such a list of another space at the
+/// same time, so those wait in an array; where it is full, the flush is paid early.
 struct ZappedFrames {
+    owed: OwedFlush,
     head: u32,
+    shared: [Option<PhysFrame>; MOST_SHARED],
+    shared_count: usize,
 }
 
 impl ZappedFrames {
-    fn push<M: Machine>(&mut self, space: Space<'_, M>, frame: PhysFrame) {
-        space.manager.memory.descriptor(frame).set_link(crate::frame::NO_FRAME, self.head);
-        self.head = crate::frame::number(frame);
+    fn new() -> Self {
+        Self { owed: OwedFlush::new(), head: NO_FRAME, shared: [None; MOST_SHARED], shared_count: 0 }
     }
 
-    /// Pays the flush, then drops the reference of each frame.
-    fn free<M: Machine>(mut self, space: Space<'_, M>, owed: OwedFlush) {
+    fn push<M: Machine>(&mut self, space: Space<'_, M>, frame: PhysFrame) {
+        let descriptor = space.manager.memory.descriptor(frame);
+        // A sole mapping stays sole: only a fork of this space could share it, and the areas are ours.
+        if descriptor.mappings() == 1 {
+            descriptor.remove_mappings(1);
+            descriptor.set_link(NO_FRAME, self.head);
+            self.head = number(frame);
+            return;
+        }
+        if self.shared_count == MOST_SHARED {
+            self.pay(space);
+        }
+        self.shared[self.shared_count] = Some(frame);
+        self.shared_count += 1;
+    }
+
+    /// Pays the flush, then drops the mapping and the reference of each frame. A sharer who finds itself alone then may write the
+    /// frame in place: no CPU of this space can see it.
+    fn pay<M: Machine>(&mut self, space: Space<'_, M>) {
         let manager = space.manager;
-        owed.pay(&manager.machine, space.state, &manager.statistics);
-        while self.head != crate::frame::NO_FRAME {
-            let frame = crate::frame::frame_of(self.head);
-            let descriptor = manager.memory.descriptor(frame);
-            self.head = descriptor.link().1;
-            if descriptor.release() {
-                manager.memory.free_frame(&manager.machine, frame);
-            }
+        core::mem::take(&mut self.owed).pay(&manager.machine, space.state, &manager.statistics);
+        for frame in self.shared.iter_mut().filter_map(Option::take) {
+            manager.memory.descriptor(frame).remove_mappings(1);
+            manager.release_frame(frame);
+        }
+        self.shared_count = 0;
+        while self.head != NO_FRAME {
+            let frame = frame_of(self.head);
+            self.head = manager.memory.descriptor(frame).link().1;
+            manager.release_frame(frame);
         }
     }
 }
@@ -80,7 +105,7 @@ impl<M: Machine> Space<'_, M> {
         if let Some(area) = areas.overlapping(range) {
             return Err(MapError::Overlaps(area.range));
         }
-        Ok(areas.insert(Area { range, protection })?)
+        Ok(areas.insert(Area::new(range, protection))?)
     }
 
     /// Removes every page of `range`, in whatever areas, and forgets its contents. Holes are allowed.
@@ -98,6 +123,19 @@ impl<M: Machine> Space<'_, M> {
         Ok(())
     }
 
+    /// Forgets the contents of every page of `range`, which stays mapped: it reads as zeros again (`MADV_DONTNEED`).
+    ///
+    /// # Errors
+    /// [`MapError::NotMapped`] where part of the range is in no area.
+    pub fn discard(self, range: PageRange) -> Result<(), MapError> {
+        let areas = self.state.areas.write(&self.manager.machine);
+        if !areas.covers(range) {
+            return Err(MapError::NotMapped(range));
+        }
+        self.zap(&areas, range);
+        Ok(())
+    }
+
     /// Removes every area.
     pub(super) fn unmap_all(self) {
         let mut areas = self.state.areas.write(&self.manager.machine);
@@ -108,7 +146,7 @@ impl<M: Machine> Space<'_, M> {
         self.free_tables(0..u64::MAX);
     }
 
-    fn free_tables(self, gap: core::ops::Range<u64>) {
+    pub(super) fn free_tables(self, gap: core::ops::Range<u64>) {
         let manager = self.manager;
         // A CPU may have cached the path to a table (Intel SDM 3A 4.10.3), also where it cached no leaf below it.
         let forget_paths = || {
@@ -122,24 +160,22 @@ impl<M: Machine> Space<'_, M> {
     /// Empties the entries of `range`: one flush, then the frames go.
     fn zap(self, areas: &AreaList, range: PageRange) {
         let manager = self.manager;
-        let mut owed = OwedFlush::new();
-        let mut zapped = ZappedFrames { head: crate::frame::NO_FRAME };
+        let mut zapped = ZappedFrames::new();
         for part in areas.iter().filter_map(|area| area.range.intersection(range)).flat_map(PageRange::by_leaf_table) {
             let Some(table) = walk::leaf_table(&manager.machine, self.root(), part.start()) else { continue };
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-            for index in 0..part.pages() {
-                let page = part.page(index);
+            for page in (0..part.pages()).map(|index| part.page(index)) {
                 if leaf.load(page) == RawEntry::EMPTY {
                     continue;
                 }
                 let old = leaf.swap(page, RawEntry::EMPTY);
                 if old.is_present() {
-                    owed.owe(PageRange::of_page(page));
+                    zapped.owed.owe(PageRange::of_page(page));
                 }
                 self.drop_entry(old, &mut zapped);
             }
         }
-        zapped.free(self, owed);
+        zapped.pay(self);
     }
 
     /// Lets go of what an entry that was just removed named.
@@ -147,30 +183,41 @@ impl<M: Machine> Space<'_, M> {
         match old.decode() {
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == self.manager.zero_frame => {}
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
-                self.manager.memory.descriptor(frame).unmap_last();
                 self.state.uncharge(Resident::System, 1);
                 zapped.push(self, frame);
             }
             Entry::Device { frame, .. } => self.drop_device_mapping(frame),
             Entry::Empty | Entry::Poison => {}
             // A migration holds the areas shared for as long as it owns an entry, and we hold them exclusively.
-            Entry::Migrating { frame: AnyFrame::System(_) | AnyFrame::Device(_), .. } => {
-                unreachable!("a Migrating entry outlived its migration: {old:?}")
-            }
+            Entry::Migrating { .. } => unreachable!("a Migrating entry outlived its migration: {old:?}"),
             Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
                 unreachable!("an entry of a kind that nothing makes: {old:?}")
             }
         }
     }
 
-    /// Drops the mapping of a device frame by an entry that is gone, and the frame with it.
-    pub(crate) fn drop_device_mapping(self, frame: DeviceFrame) {
+    /// Drops the mapping of a device frame by an entry that is gone, and the frame with its last one.
+    ///
+    /// Waits for the frame's lock, the one place that does while it holds other locks: whoever has it is an eviction or a fault of
+    /// another space at work on this page, which never waits for ours.
+    fn drop_device_mapping(self, frame: DeviceFrame) {
+        let descriptor = self.manager.device_descriptor(frame);
+        while !descriptor.try_lock_page() {
+            self.manager.machine.relax();
+        }
+        self.drop_locked_device_mapping(frame);
+    }
+
+    /// The same for a frame whose lock the caller has; it is given back.
+    pub(crate) fn drop_locked_device_mapping(self, frame: DeviceFrame) {
         let manager = self.manager;
         let device = manager.device(frame.device()).expect("an entry names a registered device");
         let descriptor = device.descriptor(frame);
-        descriptor.unmap_last();
+        // In this order: without a mapping nobody can lock the frame any more.
+        descriptor.remove_mappings(1);
+        descriptor.unlock();
         self.state.uncharge(Resident::Device, 1);
-        if descriptor.release() {
+        if descriptor.release(1) {
             device.free_frame(&manager.machine, frame);
         }
     }

@@ -8,9 +8,12 @@
 //! 4. The upper half of every space is the kernel's, and the same in all.
 pub mod area;
 mod fault;
+mod fork;
 mod map;
 mod pin;
 mod protect;
+mod relocate;
+mod reverse_map;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
@@ -27,8 +30,11 @@ use crate::page_table::walk::{self, Path};
 use area::AreaList;
 pub use area::{Area, Protection};
 pub use fault::{Access, FaultError, Resolution};
+pub use fork::ForkError;
 pub use map::MapError;
 pub use pin::Pin;
+pub use relocate::{Leave, RelocateError};
+pub(crate) use reverse_map::HeldSpace;
 
 /// How many address spaces there may be at a time.
 pub const MAX_SPACES: usize = 64;
@@ -44,11 +50,6 @@ impl SpaceId {
     /// The space of this number, or `None` from [`MAX_SPACES`] on.
     pub const fn new(number: u16) -> Option<Self> {
         if (number as usize) < MAX_SPACES { Some(Self(number)) } else { None }
-    }
-
-    /// The space of this number; for reverse mappings, which only carry numbers that were valid when they were made.
-    pub(crate) const fn from_number(number: u16) -> Self {
-        Self(number)
     }
 
     /// The space's number, below [`MAX_SPACES`].

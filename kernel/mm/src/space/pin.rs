@@ -6,10 +6,11 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::{Access, FaultError, Protection, Space};
+use crate::frame::OutOfFrames;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::page_table::entry::{Entry, LeafFlags};
-use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
 
 /// A pinned frame; dropping it ends the pin.
@@ -30,14 +31,13 @@ impl<M: Machine> Drop for Pin<'_, M> {
     fn drop(&mut self) {
         let descriptor = self.manager.memory.descriptor(self.frame);
         descriptor.unpin();
-        if descriptor.release() {
-            self.manager.memory.free_frame(&self.manager.machine, self.frame);
-        }
+        self.manager.release_frame(self.frame);
     }
 }
 
 impl<'m, M: Machine> Space<'m, M> {
-    /// Pins the page at `address`, for loads or for stores; a page that is not in RAM is brought there first.
+    /// Pins the page at `address`, for loads or for stores; a page that is not in RAM is brought there first, and of a page that
+    /// is shared this space gets a copy of its own, so that what is pinned stays what the space sees, whoever writes.
     ///
     /// Waits like a fault.
     ///
@@ -54,10 +54,17 @@ impl<'m, M: Machine> Space<'m, M> {
                 if let Some(table) = walk::leaf_table(&manager.machine, self.root(), page)
                     && area.protection.intersects(Protection::READ_WRITE)
                 {
+                    let seen = peek(&manager.machine, table, page);
+                    if seen.named_frame().is_some_and(|frame| manager.memory.descriptor(frame).mappings() > 1) {
+                        self.copy_on_write(table, page, area, seen, LeafFlags::empty())
+                            .map_err(|OutOfFrames| FaultError::OutOfMemory(address))?;
+                        continue;
+                    }
                     let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
                     // Under the table's lock: a migration that takes the entry later finds the reference.
                     if let Entry::Present { frame, flags } = leaf.load(page).decode()
                         && enough(flags)
+                        && manager.memory.descriptor(frame).mappings() <= 1
                     {
                         manager.memory.descriptor(frame).pin();
                         return Ok(Pin { manager, frame });

@@ -97,14 +97,14 @@ fn check_free(frame: AnyFrame, descriptor: &Descriptor, uses: &Uses, found: &mut
             AnyFrame::System(frame) => uses.tables.get(&frame).copied().unwrap_or(0),
             AnyFrame::Device(_) => 0,
         };
-    let mapping = descriptor.mapping();
-    if (references, mappings, pins, mapping, uses_found) != (0, 0, 0, None, 0) {
+    let origin = descriptor.origin();
+    if (references, mappings, pins, origin, uses_found) != (0, 0, 0, None, 0) {
         found.push(Violation::FreeButUsed {
             frame: name(frame),
             references,
             mappings,
             pins,
-            mapping,
+            origin,
             found: uses_found,
         });
     }
@@ -130,11 +130,12 @@ fn check_used(
     if counted as usize != mapped.len() {
         found.push(Violation::Mappings { frame: name(frame), counted, found: mapped.len() });
     }
-    if let [] | [_] = mapped
-        && descriptor.mapping() != mapped.first().copied()
-    {
-        let found_mapping = mapped.first().copied();
-        found.push(Violation::ReverseMap { frame: name(frame), kept: descriptor.mapping(), found: found_mapping });
+    let origins_agree = match descriptor.origin() {
+        None => mapped.is_empty(),
+        Some(origin) => !mapped.is_empty() && mapped.iter().all(|found| *found == origin),
+    };
+    if !origins_agree {
+        found.push(Violation::ReverseMap { frame: name(frame), kept: descriptor.origin(), found: mapped.to_vec() });
     }
     let (references, pins) = (descriptor.references(), descriptor.pins());
     if kind != FrameKind::Reserved && references != counted + pins + owners {

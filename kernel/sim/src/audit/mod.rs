@@ -3,6 +3,7 @@
 //! It reads the tables out of RAM itself and believes no counter. Call it while no CPU is at work; a migration may be
 //! open, if [`Expected`] says so. What must hold:
 //! 1. Each frame's mappings, references and reverse map are those that the tables and the pins give it.
+//!    A frame that several entries map is writable through none.
 //! 2. No frame is both free and mapped; a free frame's descriptor is clean; a free device frame is zero.
 //! 3. Every frame that is not free is a table that is in some path, a page, pinned, or the kernel's own.
 //! 4. Each special entry names what exists: a `Device` entry a device frame of its own, a `Migrating` entry one of an open batch.
@@ -14,7 +15,7 @@ mod tables;
 
 use std::fmt;
 
-use ferry_mm::frame::{DeviceFrame, FrameKind, Mapping};
+use ferry_mm::frame::{DeviceFrame, FrameKind, Origin};
 use ferry_mm::machine::CpuId;
 use ferry_mm::page_table::entry::RawEntry;
 use x86_64::VirtAddr;
@@ -41,6 +42,7 @@ pub enum Violation {
     UnknownEntry { page: Page, entry: RawEntry },
     OutsideAreas { page: Page, entry: RawEntry },
     StrongerThanArea { page: Page, entry: RawEntry },
+    SharedAndWritable { page: Page, frame: String },
     WritableZeroPage { page: Page, entry: RawEntry },
     UnexpectedMigrating { page: Page, entry: RawEntry },
     NotLocked { page: Page, entry: RawEntry },
@@ -51,10 +53,10 @@ pub enum Violation {
     FreeDeviceCount { device: u8, counted: u64, found: u64 },
     KindOfPage { frame: String, kind: FrameKind, mappings: usize },
     Mappings { frame: String, counted: u32, found: usize },
-    ReverseMap { frame: String, kept: Option<Mapping>, found: Option<Mapping> },
+    ReverseMap { frame: String, kept: Option<Origin>, found: Vec<Origin> },
     References { frame: String, counted: u32, mappings: u32, pins: u32 },
     Pins { frame: String, counted: u32, expected: usize },
-    FreeButUsed { frame: String, references: u32, mappings: u32, pins: u32, mapping: Option<Mapping>, found: usize },
+    FreeButUsed { frame: String, references: u32, mappings: u32, pins: u32, origin: Option<Origin>, found: usize },
     Locked { frame: String, kind: FrameKind },
     Lost { frame: String, kind: FrameKind },
     DirtyDeviceFrame { frame: DeviceFrame, byte: usize },

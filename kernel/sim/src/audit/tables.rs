@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use ferry_mm::frame::{AnyFrame, FrameKind, Mapping};
+use ferry_mm::frame::{AnyFrame, FrameKind, Origin};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
 use ferry_mm::space::{Protection, Space};
 use x86_64::VirtAddr;
@@ -20,8 +20,10 @@ use crate::world::World;
 pub(super) struct Uses {
     /// The table frames that were seen, with the number of times.
     pub(super) tables: HashMap<PhysFrame, usize>,
-    /// The mappings of each frame.
-    pub(super) mappings: HashMap<AnyFrame, Vec<Mapping>>,
+    /// The mappings of each frame: the origin of each page that names it.
+    pub(super) mappings: HashMap<AnyFrame, Vec<Origin>>,
+    /// Frames that an entry gives leave to write, and the page of that entry.
+    pub(super) writable: Vec<(AnyFrame, Page)>,
     /// Frames that a `Migrating` entry names.
     pub(super) migrating: Vec<AnyFrame>,
 }
@@ -62,6 +64,11 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
     }
     for space in world.manager().spaces() {
         check_space(world, space, expected, &mut uses, found);
+    }
+    for (frame, page) in &uses.writable {
+        if uses.mappings[frame].len() > 1 {
+            found.push(Violation::SharedAndWritable { page: *page, frame: super::frames::name(*frame) });
+        }
     }
     let tables = uses.tables.len() as u64;
     if tables != world.manager().memory().tables() {
@@ -167,7 +174,7 @@ fn check_leaf(
             if writable && !area.protection.contains(Protection::WRITE) {
                 found.push(Violation::StrongerThanArea { page, entry });
             }
-            (AnyFrame::Device(frame), LeafFlags::empty())
+            (AnyFrame::Device(frame), if writable { LeafFlags::WRITABLE } else { LeafFlags::empty() })
         }
         Entry::Migrating { frame, flags, .. } => {
             if !expected.open_batch {
@@ -202,7 +209,10 @@ fn check_leaf(
         }
         Some(_) => {}
     }
-    uses.mappings.entry(frame).or_default().push(Mapping { space: space.id(), page });
+    uses.mappings.entry(frame).or_default().push(area.origin_of(page));
+    if flags.contains(LeafFlags::WRITABLE) {
+        uses.writable.push((frame, page));
+    }
 }
 
 /// Whether the frame is locked; `None` where there is no such frame.

@@ -5,6 +5,7 @@
 mod model;
 mod operation;
 mod run;
+mod spaces;
 
 use ferry_sim::{Chaos, World};
 use proptest::prelude::*;

@@ -18,6 +18,8 @@ pub enum Op {
     Enter { cpu: usize, space: usize },
     Leave { cpu: usize },
     Recreate { space: usize },
+    Fork { cpu: usize, space: usize },
+    Discard { cpu: usize, space: usize, first: usize, count: usize },
     Map { space: usize, first: usize, count: usize, protection: usize },
     Unmap { cpu: usize, space: usize, first: usize, count: usize },
     Protect { cpu: usize, space: usize, first: usize, count: usize, protection: usize },
@@ -40,6 +42,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => (cpu.clone(), space.clone()).prop_map(|(cpu, space)| Op::Enter { cpu, space }),
         1 => cpu.clone().prop_map(|cpu| Op::Leave { cpu }),
         1 => space.clone().prop_map(|space| Op::Recreate { space }),
+        3 => (cpu.clone(), space.clone()).prop_map(|(cpu, space)| Op::Fork { cpu, space }),
+        1 => part.clone().prop_map(|(cpu, space, first, count)| Op::Discard { cpu, space, first, count: count.min(4) }),
         4 => (part.clone(), prop_oneof![3 => Just(0), 1 => protection.clone()])
             .prop_map(|((_, space, first, count), protection)| Op::Map { space, first, count, protection }),
         2 => part.clone().prop_map(|(cpu, space, first, count)| Op::Unmap { cpu, space, first, count: count.min(4) }),

@@ -24,9 +24,9 @@ struct PinModel<'w> {
 
 /// The world, its model, and what the operations hold.
 pub struct Run<'w> {
-    world: &'w World,
+    pub(super) world: &'w World,
     model: Arc<Mutex<Model>>,
-    spaces: [Option<Space<'w, Sim>>; SPACES],
+    pub(super) spaces: [Option<Space<'w, Sim>>; SPACES],
     pins: Vec<PinModel<'w>>,
 }
 
@@ -50,16 +50,16 @@ impl<'w> Run<'w> {
         run
     }
 
-    fn model(&self) -> MutexGuard<'_, Model> {
+    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap()
     }
 
-    fn sim(&self) -> &'w Sim {
+    pub(super) fn sim(&self) -> &'w Sim {
         self.world.sim()
     }
 
     /// Runs as a CPU; returns also whether an injected failure struck meanwhile.
-    fn on<R>(&self, cpu: usize, work: impl FnOnce() -> R) -> (R, bool) {
+    pub(super) fn on<R>(&self, cpu: usize, work: impl FnOnce() -> R) -> (R, bool) {
         let armed =
             || [Step::Alloc, Step::DeviceAlloc, Step::Copy].map(|step| self.world.manager().injector().is_armed(step));
         let before = armed();
@@ -68,62 +68,8 @@ impl<'w> Run<'w> {
         (result, struck)
     }
 
-    fn is_out_of_memory(&self) -> bool {
+    pub(super) fn is_out_of_memory(&self) -> bool {
         self.world.manager().memory().free(self.sim()) == 0
-    }
-
-    fn leave(&self, cpu: usize) {
-        // The CPU itself is in the kernel; nobody else uses its translations.
-        self.world.cpu(cpu).leave();
-        self.model().entered[cpu] = None;
-    }
-
-    fn enter(&self, cpu: usize, space: usize) {
-        self.leave(cpu);
-        if let Some(handle) = self.spaces[space] {
-            self.world.cpu(cpu).enter(handle);
-            self.model().entered[cpu] = Some(space);
-        }
-    }
-
-    fn recreate(&mut self, space: usize) {
-        for cpu in 0..CPUS {
-            let inside = self.model().entered[cpu] == Some(space);
-            if inside {
-                self.leave(cpu);
-            }
-        }
-        if let Some(old) = self.spaces[space].take() {
-            old.destroy().unwrap();
-        }
-        self.model().spaces[space] = Default::default();
-        let (created, struck) = self.on(0, || self.world.manager().create_space());
-        assert!(created.is_ok() || struck || self.is_out_of_memory());
-        self.spaces[space] = created.ok();
-    }
-
-    fn map(&self, space: usize, first: usize, count: usize, protection: Protection) {
-        let Some(handle) = self.spaces[space] else { return };
-        let mapped = handle.map_anonymous(pages(first as u64, count as u64), protection);
-        let mut model = self.model();
-        let mut births = model.births;
-        let part = &mut model.spaces[space][first..first + count];
-        if part.iter().any(Option::is_some) {
-            assert!(matches!(mapped, Err(MapError::Overlaps(_))), "{mapped:?}");
-            return;
-        }
-        mapped.unwrap();
-        for page in part {
-            births += 1;
-            *page = Some(PageModel { protection, words: Box::new([0; WORDS]), lost: false, birth: births });
-        }
-        model.births = births;
-    }
-
-    fn unmap(&self, cpu: usize, space: usize, first: usize, count: usize) {
-        let Some(handle) = self.spaces[space] else { return };
-        self.on(cpu, || handle.unmap(pages(first as u64, count as u64))).0.unwrap();
-        self.model().spaces[space][first..first + count].fill(None);
     }
 
     fn protect(&self, cpu: usize, space: usize, first: usize, count: usize, protection: Protection) {
@@ -392,6 +338,8 @@ impl<'w> Run<'w> {
             Op::Enter { cpu, space } => self.enter(cpu, space),
             Op::Leave { cpu } => self.leave(cpu),
             Op::Recreate { space } => self.recreate(space),
+            Op::Fork { cpu, space } => self.fork(cpu, space),
+            Op::Discard { cpu, space, first, count } => self.discard(cpu, space, first, count.min(PAGES - first)),
             Op::Map { space, first, count, protection } => {
                 self.map(space, first, count.min(PAGES - first), PROTECTIONS[protection]);
             }

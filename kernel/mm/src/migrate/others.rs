@@ -1,0 +1,111 @@
+//! The entries of other spaces that map the same frames as a batch's own.
+//!
+//! A batch that meets a shared page takes all of its mappings, or gives the page up. The areas of every space it touches
+//! stay held, shared, until it is done: so its `Migrating` entries there are seen by faults, which wait, and by
+//! other migrations, which pass by, and by nobody else.
+use alloc::vec::Vec;
+
+use crate::frame::{AnyFrame, Origin};
+use crate::machine::Machine;
+use crate::manager::MemoryManager;
+use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::flush::OwedFlush;
+use crate::space::{Area, HeldSpace, MAX_SPACES, Space, SpaceId};
+
+/// The other spaces, held.
+pub(crate) struct Others<'m, M: Machine> {
+    held: Vec<(HeldSpace<'m, M>, OwedFlush)>,
+}
+
+/// Why not every other space can be held.
+pub(crate) enum NotHeld {
+    /// No room in the heap for the list.
+    NoMemory,
+}
+
+impl<'m, M: Machine> Others<'m, M> {
+    /// Holds every space but `except` that can be held without waiting. A mapping in one that cannot is not found, and
+    /// the count of mappings tells.
+    pub(crate) fn hold(manager: &'m MemoryManager<M>, except: Option<SpaceId>) -> Result<Self, NotHeld> {
+        let mut held = Vec::new();
+        held.try_reserve_exact(MAX_SPACES).map_err(|_| NotHeld::NoMemory)?;
+        held.extend(manager.try_hold_spaces(except).flatten().map(|space| (space, OwedFlush::new())));
+        Ok(Self { held })
+    }
+
+    /// Makes the entries that map `frame` in the other spaces `Migrating`; returns how many there were.
+    pub(crate) fn take(&mut self, frame: AnyFrame, origin: Origin) -> u32 {
+        let mut taken = 0;
+        for (held, owed) in &mut self.held {
+            let owner = held.space.manager.machine.cpu();
+            held.for_each_candidate(origin, |leaf, page, _| {
+                if names(leaf.load(page), frame) {
+                    let old = leaf.update(page, |raw| migrating(raw, frame, owner));
+                    if old.is_present() {
+                        owed.owe(crate::address::PageRange::of_page(page));
+                    }
+                    taken += 1;
+                }
+            });
+        }
+        taken
+    }
+
+    /// Pays what taking entries owes, one flush per space.
+    pub(crate) fn flush(&mut self) {
+        for (held, owed) in &mut self.held {
+            let manager = held.space.manager;
+            core::mem::take(owed).pay(&manager.machine, held.space.state, &manager.statistics);
+        }
+    }
+
+    /// Replaces our `Migrating` entries of `frame` by what `entry` makes of each space, area and saved flags.
+    pub(crate) fn replace(
+        &self,
+        frame: AnyFrame,
+        origin: Origin,
+        mut entry: impl FnMut(Space<'m, M>, &Area, LeafFlags) -> RawEntry,
+    ) -> u32 {
+        let mut replaced = 0;
+        for (held, _) in &self.held {
+            let this_cpu = held.space.manager.machine.cpu();
+            held.for_each_candidate(origin, |leaf, page, area| {
+                if let Entry::Migrating { frame: named, flags, owner } = leaf.load(page).decode()
+                    && named == frame
+                    && owner == this_cpu
+                {
+                    leaf.swap(page, entry(held.space, area, flags));
+                    replaced += 1;
+                }
+            });
+        }
+        replaced
+    }
+
+    /// Gives every entry of `frame` that was taken in other spaces back, bit for bit. Nothing to flush: none was present.
+    pub(crate) fn give_back(&self, frame: AnyFrame, origin: Origin) {
+        self.replace(frame, origin, |_, area, flags| {
+            match frame {
+                AnyFrame::System(frame) if area.protection.is_accessible() => Entry::Present { frame, flags },
+                AnyFrame::System(frame) => Entry::NoAccess { frame, flags },
+                AnyFrame::Device(frame) => Entry::Device { frame, writable: flags.contains(LeafFlags::WRITABLE) },
+            }
+            .encode()
+        });
+    }
+}
+
+/// Whether an entry maps `frame`.
+fn names(entry: RawEntry, frame: AnyFrame) -> bool {
+    match entry.decode() {
+        Entry::Present { frame: named, .. } | Entry::NoAccess { frame: named, .. } => AnyFrame::System(named) == frame,
+        Entry::Device { frame: named, .. } => AnyFrame::Device(named) == frame,
+        _ => false,
+    }
+}
+
+/// The `Migrating` entry in place of one that maps `frame`.
+fn migrating(raw: RawEntry, frame: AnyFrame, owner: crate::machine::CpuId) -> RawEntry {
+    // W, U, A, D and NX stand at the same places in every kind that has them.
+    Entry::Migrating { frame, flags: raw.flags() & LeafFlags::CARRIED, owner }.encode()
+}

@@ -1,0 +1,189 @@
+//! Fork: a second space with the same areas and, at that moment, the same contents.
+//!
+//! ```text
+//!   parent's entry              child's entry               the frame
+//!   ──────────────              ─────────────               ─────────
+//!   present                     present                     one mapping more; both entries read-only
+//!   present, pinned             present, read-only          a copy for the child: the pin stays with the parent's page
+//!   Device                      Device                      one mapping more on the device; both read-only
+//!   zero page, Poison           the same                    -
+//!   empty                       empty                       -
+//! ```
+//!
+//! What can fail (tables, copies of pinned pages) comes first, so that a fork that fails leaves the parent's entries as they were.
+use x86_64::structures::paging::Page;
+
+use super::area::{Area, AreaList};
+use super::{CreateError, Resident, Space};
+use crate::address::PageRange;
+use crate::frame::{AnyFrame, OutOfFrames};
+use crate::lock::WriteGuard;
+use crate::machine::Machine;
+use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::flush::OwedFlush;
+use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::walk;
+
+/// Why there is no child. The parent is as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForkError {
+    /// No space for it.
+    Create(CreateError),
+    /// The heap has no room for its areas.
+    HeapFull,
+    /// No frame for a table or for the copy of a pinned page.
+    OutOfFrames,
+}
+
+impl core::fmt::Display for ForkError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Create(error) => error.fmt(f),
+            Self::HeapFull => f.write_str("the heap has no room for the areas of a child; destroy a space first"),
+            Self::OutOfFrames => OutOfFrames.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ForkError {}
+
+impl<'m, M: Machine> Space<'m, M> {
+    /// Makes a child that shares every page until one of the two stores to it.
+    ///
+    /// Waits for faults and migrations that are at work in this space; bounded by their work.
+    ///
+    /// # Errors
+    /// See [`ForkError`].
+    pub fn fork(self) -> Result<Self, ForkError> {
+        let manager = self.manager;
+        let child = manager.create_space().map_err(ForkError::Create)?;
+        let mut areas = self.state.areas.write(&manager.machine);
+        let prepared = self.prepare_child(child, &mut areas);
+        if prepared.is_ok() {
+            let mut child_areas = child.state.areas.write_beside(&manager.machine);
+            let mut owed = OwedFlush::new();
+            for part in areas.iter().flat_map(|area| area.range.by_leaf_table()) {
+                self.share_part(child, part, &mut child_areas, &mut owed);
+            }
+            // Before the areas are given back: no CPU may store through a writable translation of a page that is shared now.
+            owed.pay(&manager.machine, self.state, &manager.statistics);
+        }
+        drop(areas);
+        if let Err(error) = prepared {
+            child.destroy().expect("nobody has entered a child that was never handed out");
+            return Err(error);
+        }
+        Ok(child)
+    }
+
+    /// Gives the child its areas, its tables, and copies of the pages that cannot be shared.
+    fn prepare_child(self, child: Self, areas: &mut WriteGuard<'_, AreaList, M>) -> Result<(), ForkError> {
+        let manager = self.manager;
+        let machine = &manager.machine;
+        let mut child_areas = child.state.areas.write_beside(machine);
+        *child_areas = areas.try_clone().map_err(|_| ForkError::HeapFull)?;
+        for area in areas.iter() {
+            for part in area.range.by_leaf_table() {
+                let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else { continue };
+                let allocate = || manager.memory.allocate_zeroed(machine, &manager.injector);
+                let child_table = walk::populate(machine, &manager.memory, child.root(), part.start(), allocate)
+                    .map_err(|OutOfFrames| ForkError::OutOfFrames)?;
+                let leaf = LeafTable::of_held_space(machine, &manager.memory, table, areas);
+                let child_leaf = LeafTable::of_held_space(machine, &manager.memory, child_table, &child_areas);
+                for page in (0..part.pages()).map(|index| part.page(index)) {
+                    if let Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } = leaf.load(page).decode()
+                        && frame != manager.zero_frame
+                        && manager.memory.descriptor(frame).pins() > 0
+                    {
+                        child.copy_for_child(area, &child_leaf, page, frame.into())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps a copy of `source` into the child that `self` is.
+    fn copy_for_child(
+        self,
+        area: &Area,
+        leaf: &LeafTable<'m, M>,
+        page: Page,
+        source: AnyFrame,
+    ) -> Result<(), ForkError> {
+        let manager = self.manager;
+        let fresh = manager
+            .memory
+            .allocate(&manager.machine, &manager.injector)
+            .map_err(|OutOfFrames| ForkError::OutOfFrames)?;
+        manager.machine.copy(source, fresh.frame().into());
+        manager.machine.complete_copies();
+        let frame = fresh.into_frame();
+        manager.memory.descriptor(frame).map(area.origin_of(page), 1);
+        self.state.charge(Resident::System, 1);
+        let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
+        let entry = if area.protection.is_accessible() {
+            Entry::Present { frame, flags }
+        } else {
+            Entry::NoAccess { frame, flags }
+        };
+        leaf.swap(page, entry.encode());
+        Ok(())
+    }
+
+    /// Makes the child's entries of one table, and takes leave to write from the parent's.
+    fn share_part(
+        self,
+        child: Self,
+        part: PageRange,
+        child_areas: &mut WriteGuard<'_, AreaList, M>,
+        owed: &mut OwedFlush,
+    ) {
+        let manager = self.manager;
+        let machine = &manager.machine;
+        let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else { return };
+        let child_table = walk::leaf_table(machine, child.root(), part.start()).expect("prepared");
+        let leaf = LeafTable::lock(machine, &manager.memory, table);
+        let child_leaf = LeafTable::of_held_space(machine, &manager.memory, child_table, child_areas);
+        for page in (0..part.pages()).map(|index| part.page(index)) {
+            let entry = leaf.load(page);
+            // A page that was copied for the child is not shared.
+            if entry == RawEntry::EMPTY || child_leaf.load(page) != RawEntry::EMPTY {
+                continue;
+            }
+            if read_only(entry) != entry {
+                let before = leaf.update(page, read_only);
+                if before.is_present() {
+                    owed.owe(PageRange::of_page(page));
+                }
+            }
+            match entry.decode() {
+                Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == manager.zero_frame => {}
+                Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
+                    manager.memory.descriptor(frame).add_mapping();
+                    child.state.charge(Resident::System, 1);
+                }
+                Entry::Device { frame, .. } => {
+                    manager.device_descriptor(frame).add_mapping();
+                    child.state.charge(Resident::Device, 1);
+                }
+                Entry::Empty | Entry::Poison => {}
+                Entry::Migrating { .. } | Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
+                    unreachable!("an entry that cannot be in a space whose areas are held: {entry:?}")
+                }
+            }
+            child_leaf.swap(page, read_only(entry));
+        }
+    }
+}
+
+/// The entry without leave to write.
+fn read_only(raw: RawEntry) -> RawEntry {
+    match raw.decode() {
+        Entry::Present { frame, flags } => Entry::Present { frame, flags: flags - LeafFlags::WRITABLE },
+        Entry::NoAccess { frame, flags } => Entry::NoAccess { frame, flags: flags - LeafFlags::WRITABLE },
+        Entry::Device { frame, .. } => Entry::Device { frame, writable: false },
+        other => other,
+    }
+    .encode()
+}
