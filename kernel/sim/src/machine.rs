@@ -2,7 +2,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use ferry_mm::frame::{AnyFrame, Descriptor, FrameKind};
+use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, FrameKind};
 use ferry_mm::lock::HeldLocks;
 use ferry_mm::machine::{CpuId, Machine};
 use ferry_mm::page_table::entry::RawEntry;
@@ -13,7 +13,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 
 use crate::hardware::{Core, PageFault};
 use crate::host_thread;
-use crate::memory::{FRAME_WORDS, Memory};
+use crate::memory::{DeviceShape, FRAME_WORDS, Memory, coherent_frame};
 
 /// A copy or a clear is done in parts of this many words (512 bytes), and other CPUs get a turn before each.
 const CHUNK_WORDS: usize = 64;
@@ -92,7 +92,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub(crate) fn new(descriptors: Arc<[Descriptor]>, devices: &[usize], cpus: usize, chaos: Chaos) -> Self {
+    pub(crate) fn new(descriptors: Arc<[Descriptor]>, devices: &[DeviceShape], cpus: usize, chaos: Chaos) -> Self {
         let place = |number| CpuPlace {
             core: Mutex::new(Core::new(chaos.seed, number)),
             held: HeldLocks::new(),
@@ -179,6 +179,11 @@ impl Sim {
         self.memory.bytes(frame)
     }
 
+    /// Where CPUs reach a frame of a coherent device: behind the device's BAR.
+    pub fn coherent_frame(&self, frame: DeviceFrame) -> PhysFrame {
+        coherent_frame(frame)
+    }
+
     /// Writes a word of a frame from outside, as a device does in its own memory.
     ///
     /// # Panics
@@ -220,7 +225,8 @@ impl Sim {
         for cpu in self.cpus() {
             let core = self.core(cpu);
             for number in core.reachable() {
-                let kind = self.descriptors[number].kind();
+                // Memory behind a BAR has no descriptor here.
+                let Some(kind) = self.descriptors.get(number).map(Descriptor::kind) else { continue };
                 let is_free = matches!(kind, FrameKind::Free | FrameKind::FreeTail);
                 assert!(!is_free, "CPU {} still reaches the frame {number:#x}, which is free", cpu.number());
             }

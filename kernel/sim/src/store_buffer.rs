@@ -43,7 +43,7 @@ impl StoreBuffer {
 
     /// What this CPU reads in a word: memory, and over it this CPU's own stores.
     pub(crate) fn load(&self, memory: &Memory, word: usize) -> u64 {
-        let in_memory = memory.ram(word).load(Ordering::SeqCst);
+        let in_memory = memory.physical(word).load(Ordering::SeqCst);
         let own = self.stores.iter().filter(|store| store.word == word);
         own.fold(in_memory, |seen, store| store.over(seen))
     }
@@ -51,7 +51,7 @@ impl StoreBuffer {
     /// Lets the oldest store reach memory.
     pub(crate) fn drain_one(&mut self, memory: &Memory) {
         let Some(store) = self.stores.pop_front() else { return };
-        let word = memory.ram(store.word);
+        let word = memory.physical(store.word);
         if store.mask == u64::MAX {
             word.store(store.value, Ordering::SeqCst);
         } else {

@@ -10,6 +10,7 @@ use x86_64::structures::paging::PhysFrame;
 
 use crate::audit::audit;
 use crate::machine::{Chaos, Sim};
+use crate::memory::DeviceShape;
 use crate::program::Cpu;
 
 /// Frames at the bottom of RAM that belong to nobody, as on a real machine.
@@ -19,7 +20,7 @@ const RESERVED_FRAMES: usize = 1;
 #[derive(Clone, Debug)]
 pub struct Builder {
     frames: usize,
-    devices: Vec<usize>,
+    devices: Vec<DeviceShape>,
     cpus: usize,
     chaos: Chaos,
 }
@@ -31,9 +32,15 @@ impl Builder {
         self
     }
 
-    /// One more device, of `frames` frames; the first is device 0.
+    /// One more device, of `frames` frames that only copies reach; the first is device 0.
     pub fn device(mut self, frames: usize) -> Self {
-        self.devices.push(frames);
+        self.devices.push(DeviceShape { frames, coherent: false });
+        self
+    }
+
+    /// One more device, of `frames` frames that CPUs reach behind its BAR, too ([`Sim::coherent_frame`]).
+    pub fn coherent_device(mut self, frames: usize) -> Self {
+        self.devices.push(DeviceShape { frames, coherent: true });
         self
     }
 
@@ -63,9 +70,9 @@ impl Builder {
         sim.clear(AnyFrame::System(kernel_root));
         sim.boot(kernel_root);
         let manager = MemoryManager::new(sim, memory, kernel_root).expect("a frame for the zero page");
-        for (number, frames) in self.devices.iter().enumerate() {
+        for (number, shape) in self.devices.iter().enumerate() {
             let id = u8::try_from(number).ok().and_then(DeviceId::new).expect("a device number");
-            manager.register_device(DeviceMemory::new(id, descriptors(*frames))).expect("a place for the device");
+            manager.register_device(DeviceMemory::new(id, descriptors(shape.frames))).expect("a place for the device");
         }
         let free_at_boot = manager.memory().free(manager.machine());
         World { manager, kernel_root, free_at_boot }

@@ -39,7 +39,8 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Pins the page at `address`, for loads or for stores; a page that is not in RAM is brought there first, and of a page that
     /// is shared this space gets a copy of its own, so that what is pinned stays what the space sees, whoever writes.
     ///
-    /// Waits like a fault.
+    /// Waits like a fault. A page that was never written is pinned for loads as the zero page: its first store then moves the
+    /// page to a frame of its own, and the pin stays with the zeros.
     ///
     /// # Errors
     /// Those of the fault that the access would take.

@@ -10,7 +10,7 @@ use ferry_mm::space::{Access, FaultError, MapError, Pin, Protection, Space};
 use ferry_sim::{AccessError, Expected, Sim, World, audit_with};
 use x86_64::structures::paging::PhysFrame;
 
-use super::model::{Model, PageModel, disturb, drain_all, own};
+use super::model::{Model, disturb, drain_all, own};
 use super::operation::{Op, PROTECTIONS};
 use super::{CPUS, PAGES, SPACES, WORDS};
 use crate::support::{at, pages};
