@@ -22,6 +22,7 @@ pub mod clock;
 pub mod commands;
 pub mod console;
 pub mod demo;
+pub mod disk;
 pub mod fw_cfg;
 #[cfg(feature = "tests")]
 pub mod harness;

@@ -12,6 +12,7 @@ use crate::error::{Error, STATUS_REFUSED};
 use crate::machine::{Accelerator, Device, MachineOptions};
 use crate::screen::Screen;
 use crate::size::Size;
+use crate::swap::SwapFault;
 use crate::{demo, doctor, run_dir, sys, test_command};
 
 /// What a shell reports for a process that a signal ended, less the signal's number.
@@ -86,6 +87,12 @@ struct MachineArguments {
     /// none, or ivshmem with ,bus=root or ,bus=bridge and ,addr=SLOT
     #[arg(long, value_name = "DEVICE", default_value = "ivshmem")]
     device: Device,
+    /// The disk for pages that RAM has no room for; 0 for none
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    swap: Size,
+    /// What that disk does wrong: read:SLOT, write:SLOT or stall
+    #[arg(long, value_name = "FAULT")]
+    swap_fault: Option<SwapFault>,
     /// How instructions are executed
     #[arg(long, value_name = "ACCEL", default_value = "tcg")]
     accel: Accelerator,
@@ -108,8 +115,8 @@ struct TestArguments {
 
 impl From<MachineArguments> for MachineOptions {
     fn from(arguments: MachineArguments) -> Self {
-        let MachineArguments { cpus, memory, vram, device, accel } = arguments;
-        Self { cpus, memory, vram, device, accelerator: accel }
+        let MachineArguments { cpus, memory, vram, device, swap, swap_fault, accel } = arguments;
+        Self { cpus, memory, vram, device, swap, swap_fault, accelerator: accel }
     }
 }
 
@@ -235,6 +242,7 @@ mod tests {
     fn without_a_command_it_is_the_demo() {
         assert_eq!(MachineOptions::from(demo("").machine), MachineOptions::default());
         assert_eq!(demo("--vram 4M").machine.vram, Size::mebibytes(4));
+        assert_eq!(demo("--swap 16M --swap-fault write:7").machine.swap_fault, Some(SwapFault::Write(7)));
         assert_eq!(demo("demo --inject copy:3").inject.unwrap().to_string(), "copy:3");
         assert!(parse("--help").is_err_and(|error| !error.use_stderr()));
         assert!(matches!(parse("doctor").unwrap().command, Command::Doctor));
@@ -247,6 +255,8 @@ mod tests {
             ("demo --speed 3", "'--speed'"),
             ("--memory 1.5G", "a size is a whole number"),
             ("--device edu", "'edu' is no device"),
+            ("--swap some", "such as 64M"),
+            ("--swap-fault read", "read:SLOT, write:SLOT or stall"),
             ("--inject tea:1", "alloc:N, device-alloc:N, copy:N"),
             ("--inject copy:0", "with N from 1"),
             ("--timeout 0", "'--timeout <SECONDS>'"),

@@ -32,6 +32,7 @@ pub mod qemu;
 pub mod run_dir;
 pub mod screen;
 pub mod size;
+pub mod swap;
 pub mod symbols;
 pub mod sys;
 pub mod test_command;

@@ -6,6 +6,8 @@ use ferry_device::geometry::{Geometry, SizeError};
 use ferry_device_model::Misbehaviour;
 
 use crate::size::{Size, grouped};
+use crate::swap::SwapFault;
+use crate::sys::PAGE_BYTES;
 
 /// CPUs that this version starts.
 const SUPPORTED_CPUS: u32 = 1;
@@ -114,6 +116,10 @@ pub struct MachineOptions {
     pub vram: Size,
     /// The device.
     pub device: Device,
+    /// The swap disk; 0 where there is none.
+    pub swap: Size,
+    /// What the disk does wrong, for those who want to see the kernel notice.
+    pub swap_fault: Option<SwapFault>,
     /// How instructions are executed.
     pub accelerator: Accelerator,
 }
@@ -125,6 +131,8 @@ impl Default for MachineOptions {
             memory: Size::mebibytes(256),
             vram: Size::mebibytes(64),
             device: Device::Ivshmem(Ivshmem::default()),
+            swap: Size(0),
+            swap_fault: None,
             accelerator: Accelerator::Tcg,
         }
     }
@@ -148,6 +156,17 @@ pub enum MachineError {
     /// No BAR has this size.
     #[error("--vram {0}: {1}")]
     Vram(Size, SizeError),
+    /// The disk is not whole pages.
+    #[error("--swap {0} is not a multiple of 4K; round it up")]
+    UnevenSwap(Size),
+    /// The disk has no such slot to fail in, or there is no disk.
+    #[error("--swap {swap} has no place for --swap-fault {fault}; make it larger")]
+    SwapFault {
+        /// The disk that was asked for.
+        swap: Size,
+        /// The fault that was.
+        fault: SwapFault,
+    },
     /// The input needs more memory than there is.
     #[error(
         "the input has {} bytes, but --memory {memory} leaves room for {} of them; use --memory {fix}",
@@ -187,6 +206,13 @@ impl MachineOptions {
             return Err(MachineError::UnevenMemory(self.memory));
         }
         Geometry::of_bar(self.vram.bytes()).map_err(|error| MachineError::Vram(self.vram, error))?;
+        if !self.swap.bytes().is_multiple_of(PAGE_BYTES as u64) {
+            return Err(MachineError::UnevenSwap(self.swap));
+        }
+        let slots = self.swap.bytes() / PAGE_BYTES as u64;
+        if let Some(fault) = self.swap_fault.filter(|fault| fault.slot() >= slots) {
+            return Err(MachineError::SwapFault { swap: self.swap, fault });
+        }
         if self.accelerator == Accelerator::Kvm && !can_write(Path::new("/dev/kvm")) {
             return Err(MachineError::NoKvm);
         }
@@ -214,9 +240,10 @@ impl MachineOptions {
         Err(MachineError::InputTooLarge { input: bytes, memory: self.memory, room, fix })
     }
 
-    /// Bytes that the machine's memory files may grow to.
+    /// Bytes that the machine's files may grow to.
     pub fn backing_bytes(&self) -> u64 {
-        self.memory.bytes() + if self.device == Device::None { 0 } else { self.vram.bytes() }
+        let vram = if self.device == Device::None { 0 } else { self.vram.bytes() };
+        (self.memory.bytes() + vram).saturating_add(self.swap.bytes())
     }
 }
 
@@ -269,6 +296,12 @@ mod tests {
         ] {
             assert_eq!(with(|m| m.vram = vram), Err(MachineError::Vram(vram, error)));
         }
+        assert_eq!(with(|m| m.swap = Size(5000)), Err(MachineError::UnevenSwap(Size(5000))));
+        let (swap, fault) = (Size(2 * 4096), SwapFault::Read(2));
+        let faulty = |swap| with(|m| (m.swap, m.swap_fault) = (swap, Some(fault)));
+        assert_eq!((faulty(swap), faulty(Size(3 * 4096))), (Err(MachineError::SwapFault { swap, fault }), Ok(())));
+        let stalled = with(|m| m.swap_fault = Some(SwapFault::Stall));
+        assert_eq!(stalled, Err(MachineError::SwapFault { swap: Size(0), fault: SwapFault::Stall }));
     }
 
     #[test]

@@ -26,8 +26,8 @@ static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 pub enum RunDirError {
     /// No candidate has room for the memory files.
     #[error(
-        "the machine's memory files take {needed}, but {best} has only {free} free; choose a smaller --memory or \
-         --vram, or set TMPDIR to a directory with room",
+        "the machine's memory files take {needed}, but {best} has only {free} free; choose a smaller --memory, \
+         --vram or --swap, or set TMPDIR to a directory with room",
         best = best.display()
     )]
     NoRoom {

@@ -22,7 +22,8 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::PhysFrame;
 use x86_64::structures::paging::page_table::PageTableLevel;
 
-const WINDOW_BYTES: u64 = 1 << 40;
+/// Bytes of the part that each device has. Registers of virtio devices lie behind the last of them; see [`super::virtio`].
+pub(super) const WINDOW_BYTES: u64 = 1 << 40;
 const DESCRIPTORS_OFFSET: u64 = WINDOW_BYTES / 2;
 const HUGE_BYTES: u64 = 2 * 1024 * 1024;
 const DATA: LeafFlags = LeafFlags::WRITABLE.union(LeafFlags::NO_EXECUTE).union(LeafFlags::GLOBAL);

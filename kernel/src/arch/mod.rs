@@ -4,7 +4,7 @@
 //! has), `idt` and `entry` (how an exception arrives), [`frame`] (what it saves), [`exceptions`]
 //! (what is done about it), [`probe`] (accesses that may fail), [`tables`] and [`backtrace`] (looks
 //! at the machine for reports), then the devices: [`serial`], [`timer`], [`config_space`],
-//! [`fw_cfg_ports`], [`exit`].
+//! [`fw_cfg_ports`], [`virtio`], [`virtio_block`], [`exit`].
 #![allow(unsafe_code, reason = "this is the room for it")]
 
 pub mod areas;
@@ -31,6 +31,8 @@ pub mod stack;
 pub mod tables;
 pub(crate) mod takeover;
 pub mod timer;
+pub mod virtio;
+pub mod virtio_block;
 
 #[cfg(feature = "tests")]
 mod entry_tests;

@@ -13,8 +13,8 @@
 //! runs, so a test that never returns is known by name. Whatever can leak is counted before and
 //! after; a difference is a failure of its own kind.
 //!
-//! Tests below `harness::dies` are made to fail, each in another way, to show that every way is
-//! reported. They run only when they are named.
+//! Some tests run only when they are named. Those below `harness::dies` are made to fail, each in another way, to show
+//! that every way is reported. Those below `disk::tests::apart` need a machine other than that of the rest.
 #![deny(unsafe_code)]
 mod check;
 mod dies;
@@ -52,9 +52,9 @@ impl Test {
         self.path.split_once("::").map_or(self.path, |(_, name)| name)
     }
 
-    /// Whether it is made to fail, so that only its name runs it.
-    fn dies(&self) -> bool {
-        self.path.starts_with(concat!(module_path!(), "::dies::"))
+    /// Whether only its name runs it.
+    fn only_named(&self) -> bool {
+        ["harness::dies::", "disk::tests::apart::"].iter().any(|module| self.name().starts_with(module))
     }
 }
 
@@ -80,9 +80,9 @@ fn sorted() -> Vec<&'static Test> {
     tests
 }
 
-/// Sends the name of every test that does not die by design.
+/// Sends the name of every test but those that run only when they are named.
 pub fn list() -> ExitCode {
-    for test in sorted().into_iter().filter(|test| !test.dies()) {
+    for test in sorted().into_iter().filter(|test| !test.only_named()) {
         link::send(&FromKernel::Test { name: test.name() });
     }
     ExitCode::Success
@@ -90,9 +90,12 @@ pub fn list() -> ExitCode {
 
 /// Runs what is selected and reports each test. A name that no test has counts as a failed test.
 pub fn run(selection: Selection) -> ExitCode {
-    // Taken into use now, so that what stays of it is in the census before the first test. Without a device the tests that
-    // need it say so.
+    // Taken into use now, so that what stays of them is in the census before the first test. Without a device or a disk the
+    // tests that need it say so.
     if let Err(problem) = crate::memory::device::first() {
+        log::warn!("{problem}");
+    }
+    if let Err(problem) = crate::disk::find() {
         log::warn!("{problem}");
     }
     let mut code = ExitCode::Success;
@@ -110,7 +113,7 @@ pub fn run(selection: Selection) -> ExitCode {
     };
     for test in sorted() {
         let named = selection.names().any(|name| name == test.name());
-        if named || selection == Selection::ALL && !test.dies() {
+        if named || selection == Selection::ALL && !test.only_named() {
             start(test.name());
             match run_one(test) {
                 Ok(()) => report(TestEnd::Passed),

@@ -91,39 +91,50 @@ pub fn device_memory(minimum: u64) -> Result<DeviceMemory, PciError> {
     let bad_bar = |error| PciError::Bar(function, error);
     let probe = BarProbe::read(function, MEMORY_SLOT);
     let range = bar::device_range(&probe, minimum, cpu::physical_address_bits()).map_err(bad_bar)?;
-    if let Some(ram) = ram::ranges().iter().find(|ram| ram.overlaps(&range)) {
-        return Err(bad_bar(BarError::OverRam { bar: range, ram: *ram }));
-    }
-    if let Some((owner, slot, other)) = overlapping_bar(function, range) {
-        return Err(bad_bar(BarError::OverBar { bar: range, other, owner, slot }));
-    }
+    check_place(function, MEMORY_SLOT, range).map_err(bad_bar)?;
     let enabled = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
     PciHeader::new(function).update_command(ConfigSpace, |command| command | enabled);
     Ok(DeviceMemory { function, range })
 }
 
-/// A memory BAR other than [`MEMORY_SLOT`] of `function` that overlaps `range`.
-fn overlapping_bar(function: PciAddress, range: PhysRange) -> Option<(PciAddress, u8, PhysRange)> {
-    each_function(|header| {
+/// Checks that nothing else lies where BAR `slot` of `function` has its memory, `range`.
+///
+/// # Errors
+/// RAM or another BAR does.
+pub fn check_place(function: PciAddress, slot: u8, range: PhysRange) -> Result<(), BarError> {
+    if let Some(ram) = ram::ranges().iter().find(|ram| ram.overlaps(&range)) {
+        return Err(BarError::OverRam { bar: range, ram: *ram });
+    }
+    let overlapping = each_function(|header| {
         let owner = header.address();
-        let mut slot = 0;
-        while slot < bar::slots(header.header_type(ConfigSpace)) {
-            let probe = BarProbe::read(owner, slot);
-            let other = probe.memory_range();
-            if let Some(other) = other
-                && other.overlaps(&range)
-                && (owner, slot) != (function, MEMORY_SLOT)
-            {
-                return ControlFlow::Break((owner, slot, other));
-            }
-            slot += probe.slots_used();
+        let mut bars = memory_bars(owner).filter(|(other, _)| (owner, *other) != (function, slot));
+        match bars.find(|(_, other)| other.overlaps(&range)) {
+            Some((slot, other)) => ControlFlow::Break(BarError::OverBar { bar: range, other, owner, slot }),
+            None => ControlFlow::Continue(()),
         }
-        ControlFlow::Continue(())
+    });
+    overlapping.map_or(Ok(()), Err)
+}
+
+/// The memory BARs of `function`, each with its slot.
+pub fn memory_bars(function: PciAddress) -> impl Iterator<Item = (u8, PhysRange)> {
+    let slots = bar::slots(PciHeader::new(function).header_type(ConfigSpace));
+    let mut next = 0;
+    core::iter::from_fn(move || {
+        while next < slots {
+            let slot = next;
+            let probe = BarProbe::read(function, slot);
+            next += probe.slots_used();
+            if let Some(range) = probe.memory_range() {
+                return Some((slot, range));
+            }
+        }
+        None
     })
 }
 
 /// Visits every function, bus by bus, until `visit` breaks.
-fn each_function<R>(mut visit: impl FnMut(PciHeader) -> ControlFlow<R>) -> Option<R> {
+pub fn each_function<R>(mut visit: impl FnMut(PciHeader) -> ControlFlow<R>) -> Option<R> {
     let mut seen = [false; BUSES];
     // Buses that wait; each is entered once, so the list cannot overflow, whatever bridges say.
     let mut waiting = [0u8; BUSES];

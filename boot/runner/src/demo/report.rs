@@ -8,7 +8,7 @@ use crate::input::Input;
 use crate::machine::{Accelerator, Device, MachineOptions};
 use crate::qemu::Qemu;
 use crate::screen::Screen;
-use crate::size::grouped;
+use crate::size::{Size, grouped};
 use crate::sys::PAGE_BYTES;
 
 /// What will be done, and on what.
@@ -20,12 +20,16 @@ pub fn introduction(screen: &Screen, machine: &MachineOptions, qemu: &Qemu, inpu
         Device::None => "no device".to_owned(),
         Device::Ivshmem(_) => format!("{} of device memory behind a PCI BAR", machine.vram),
     };
+    let swap = match machine.swap {
+        Size(0) => String::new(),
+        swap => format!(", {swap} of swap"),
+    };
     let accelerator = match machine.accelerator {
         Accelerator::Tcg => "TCG",
         Accelerator::Kvm => "KVM",
     };
     let (cpus, memory, version) = (count(machine.cpus.into(), "CPU"), machine.memory, qemu.version());
-    screen.plain(format_args!("machine  QEMU {version} ({accelerator}), q35, {cpus}, {memory} of RAM, {device}"));
+    screen.plain(format_args!("machine  QEMU {version} ({accelerator}), q35, {cpus}, {memory} of RAM, {device}{swap}"));
 }
 
 /// A line of the kernel's console.

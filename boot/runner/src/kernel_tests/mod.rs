@@ -23,6 +23,7 @@ use crate::demo::failure::Failure;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
 use crate::qemu::{Boot, End, Event, Machine, Qemu};
+use crate::size::Size;
 
 pub use outcome::{Outcome, Report};
 pub use session::Session;
@@ -32,6 +33,9 @@ pub const TIMEOUT_VARIABLE: &str = "FERRY_TEST_TIMEOUT";
 
 /// When a test is called hung where nobody says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The swap disk of the machine that the tests run on.
+pub const SWAP: Size = Size::mebibytes(16);
 
 /// Everything that the tests are booted with.
 #[derive(Clone, Debug)]
@@ -52,12 +56,17 @@ impl Suite {
         let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::TestKernel])?;
         let timeout = std::env::var(TIMEOUT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-        Ok(Self { machine: MachineOptions::default(), loader, kernel, timeout })
+        Ok(Self { machine: MachineOptions { swap: SWAP, ..MachineOptions::default() }, loader, kernel, timeout })
     }
 
     /// The same, with another bound for each test.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// The same, on another machine.
+    pub fn with_machine(self, machine: MachineOptions) -> Self {
+        Self { machine, ..self }
     }
 
     /// The names of all tests, in the order in which the kernel runs them.

@@ -11,12 +11,17 @@ use std::path::Path;
 use ferry_protocol::{exit, fw_cfg};
 
 use crate::machine::{Accelerator, Device, MachineOptions};
+use crate::swap::{SECTORS_PER_SLOT, SwapFault};
 
 /// I/O ports that `isa-debug-exit` occupies: one 32-bit register.
 const DEBUG_EXIT_BYTES: u32 = 4;
 
 /// Name of the bus behind the bridge.
 const BRIDGE: &str = "bridge";
+
+/// Name of the swap disk's image, and of the throttle of a stalled one.
+const SWAP: &str = "swap";
+const THROTTLE: &str = "stall";
 
 /// The files that a machine is made of.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +34,8 @@ pub struct Files<'a> {
     pub memory: &'a Path,
     /// Memory behind the BAR and its size in bytes, where there is a device.
     pub vram: Option<(&'a Path, u64)>,
+    /// The swap disk's image, where there is one.
+    pub swap: Option<&'a Path>,
     /// The options text.
     pub options: &'a Path,
     /// The input, if there is one.
@@ -84,6 +91,9 @@ pub fn arguments(machine: &MachineOptions, files: &Files) -> Vec<OsString> {
         }
         line.pair("-device", device);
     }
+    if let Some(image) = files.swap {
+        swap_disk(&mut line, machine.swap_fault, image);
+    }
     line.pair("-fw_cfg", fw_cfg_file(fw_cfg::OPTIONS, files.options));
     if let Some(input) = files.input {
         line.pair("-fw_cfg", fw_cfg_file(fw_cfg::INPUT, input));
@@ -106,6 +116,30 @@ impl Line {
         self.0.push(value.into());
         self
     }
+}
+
+/// The disk, with a layer below it that fails where the kernel's reaction shall be seen.
+fn swap_disk(line: &mut Line, fault: Option<SwapFault>, image: &Path) {
+    let raw = format!("driver=raw,node-name={SWAP}");
+    let failing = |kind, slot| {
+        let (rule, sector) = ("file.inject-error.0", slot * SECTORS_PER_SLOT);
+        format!("{raw},file.driver=blkdebug,{rule}.event=none,{rule}.iotype={kind},{rule}.sector={sector}")
+    };
+    let (layers, file) = match fault {
+        None => (raw, "file"),
+        Some(SwapFault::Read(slot)) => (failing("read", slot), "file.image"),
+        Some(SwapFault::Write(slot)) => (failing("write", slot), "file.image"),
+        Some(SwapFault::Stall) => {
+            // At a byte per second, what follows the first access waits for minutes at least.
+            line.pair("-object", format!("throttle-group,id={THROTTLE},x-bps-total=1"));
+            (format!("driver=throttle,node-name={SWAP},throttle-group={THROTTLE},file.driver=raw"), "file.file")
+        }
+    };
+    let mut text = OsString::from(format!("{layers},{file}.driver=file,{file}.filename="));
+    text.push(escaped(image));
+    line.pair("-blockdev", text);
+    // QEMU stops the machine when the host's file system is full, unless told to let the guest know.
+    line.pair("-device", format!("virtio-blk-pci,drive={SWAP},disable-legacy=on,rerror=report,werror=report"));
 }
 
 fn memory_file(id: &str, bytes: u64, path: &Path) -> OsString {
@@ -154,16 +188,21 @@ mod tests {
     use crate::machine::Ivshmem;
 
     fn line(device: Device, input: Option<&str>) -> String {
+        let machine = MachineOptions { device, ..MachineOptions::default() };
+        line_of(&machine, input, None)
+    }
+
+    fn line_of(machine: &MachineOptions, input: Option<&str>, swap: Option<&str>) -> String {
         let files = Files {
             loader: Path::new("loader"),
             kernel: Path::new("kernel"),
             memory: Path::new("ram"),
             vram: Some((Path::new("vram"), 64 << 20)),
+            swap: swap.map(Path::new),
             options: Path::new("options"),
             input: input.map(Path::new),
         };
-        let machine = MachineOptions { device, ..MachineOptions::default() };
-        shown("qemu", &arguments(&machine, &files))
+        shown("qemu", &arguments(machine, &files))
     }
 
     #[test]
@@ -172,6 +211,19 @@ mod tests {
         let at = |behind_bridge, slot| line(Device::Ivshmem(Ivshmem { behind_bridge, slot, fault: None }), None);
         assert!(at(false, None).contains(" -device ivshmem-plain,memdev=vram -fw_cfg"));
         assert!(at(true, Some(17)).contains("-device ivshmem-plain,memdev=vram,bus=bridge,addr=11 "));
+    }
+
+    #[test]
+    fn the_swap_disk_fails_where_it_was_asked_to() {
+        assert!(!line(Device::None, None).contains("virtio-blk"));
+        let disk = |swap_fault| line_of(&MachineOptions { swap_fault, ..MachineOptions::default() }, None, Some("a,b"));
+        let plain = disk(None);
+        assert!(plain.contains(" -blockdev driver=raw,node-name=swap,file.driver=file,file.filename=a,,b -device "));
+        assert!(plain.contains("virtio-blk-pci,drive=swap,disable-legacy=on"), "{plain}");
+        assert!(
+            disk(Some(SwapFault::Write(7))).contains("iotype=write,file.inject-error.0.sector=56,file.image.driver=")
+        );
+        assert!(disk(Some(SwapFault::Stall)).contains("throttle-group=stall,file.driver=raw,file.file.driver=file,"));
     }
 
     #[test]

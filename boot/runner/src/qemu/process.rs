@@ -30,9 +30,11 @@ use super::command::{self, Boot, Files};
 use super::discover::PROGRAM;
 use crate::console;
 use crate::guest::ram::GuestRam;
+use crate::guest::swap_image::SwapImage;
 use crate::link::Frames;
 use crate::machine::Device;
 use crate::run_dir::{RunDir, RunDirError};
+use crate::size::Size;
 use crate::symbols::Symbols;
 use crate::sys;
 
@@ -122,6 +124,7 @@ pub struct Machine {
     started: Instant,
     ram: GuestRam,
     device: Option<Model>,
+    swap: Option<SwapImage>,
     run_dir: RunDir,
 }
 
@@ -134,6 +137,7 @@ impl Machine {
         let set_up = |what| move |source| StartError::SetUp { what, source };
         let run_dir = RunDir::create(boot.machine.backing_bytes())?;
         let (memory, vram, options) = (run_dir.file("ram"), run_dir.file("vram"), run_dir.file("options"));
+        let image = run_dir.file("swap");
         std::fs::write(&options, boot.options).map_err(set_up("options"))?;
         make_sparse(&memory, boot.machine.memory.bytes()).map_err(set_up("memory"))?;
         let ram = GuestRam::open(&memory).map_err(set_up("memory"))?;
@@ -144,11 +148,16 @@ impl Machine {
                 Some(Model::start(&vram, boot.machine.vram.bytes(), options)?)
             }
         };
+        let swap = match boot.machine.swap {
+            Size(0) => None,
+            Size(bytes) => Some(make_swap(&image, bytes).map_err(set_up("swap disk"))?),
+        };
         let files = Files {
             loader: boot.loader,
             kernel: boot.kernel,
             memory: &memory,
             vram: device.as_ref().map(|device| (vram.as_path(), device.bar_bytes())),
+            swap: swap.as_ref().map(|_| image.as_path()),
             options: &options,
             input: boot.input,
         };
@@ -176,7 +185,8 @@ impl Machine {
             None => None,
         };
         let symbols = Symbols::of(boot.kernel);
-        Ok(Self { child, link: ours, events, messages, symbols, lines: VecDeque::new(), started, ram, device, run_dir })
+        let lines = VecDeque::new();
+        Ok(Self { child, link: ours, events, messages, symbols, lines, started, ram, device, swap, run_dir })
     }
 
     /// The next thing the machine says, or [`Event::TimedOut`] where that is not before `deadline`.
@@ -237,6 +247,11 @@ impl Machine {
         self.device.as_ref()
     }
 
+    /// The swap disk's image, if the machine has one; also after the machine's end.
+    pub fn swap(&self) -> Option<&SwapImage> {
+        self.swap.as_ref()
+    }
+
     fn keep(&mut self, line: &str) -> String {
         let line = self.symbols.replace(line);
         if self.lines.len() == KEPT_LINES {
@@ -291,6 +306,11 @@ fn end_of(status: Option<ExitStatus>, message: String) -> End {
 
 fn make_sparse(path: &std::path::Path, bytes: u64) -> io::Result<()> {
     std::fs::File::create_new(path)?.set_len(bytes)
+}
+
+fn make_swap(path: &std::path::Path, bytes: u64) -> io::Result<SwapImage> {
+    make_sparse(path, bytes)?;
+    SwapImage::open(path)
 }
 
 fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
