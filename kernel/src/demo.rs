@@ -139,7 +139,7 @@ pub fn run(inject: Option<Inject>) -> ExitCode {
 
 fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     let manager = memory::manager();
-    let device = device::first().map_err(DemoError::Device)?;
+    let device = device::all().map_err(DemoError::Device)?[0].id;
     let mut fw_cfg = FwCfg::new().map_err(DemoError::Input)?;
     let input = fw_cfg.file(ferry_protocol::fw_cfg::INPUT).map_err(DemoError::Input)?;
     let pages = input.len().div_ceil(PAGE_BYTES);

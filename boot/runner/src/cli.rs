@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ferry_protocol::options::{Inject, InjectStep};
 
-use crate::error::{Error, STATUS_REFUSED};
-use crate::machine::{Accelerator, Device, MachineOptions};
+use crate::device::{self, DeviceChoice};
+use crate::error::{Error, Refusal, STATUS_REFUSED};
+use crate::machine::{Accelerator, MachineError, MachineOptions};
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::SwapFault;
@@ -81,12 +82,12 @@ struct MachineArguments {
     /// Guest RAM
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     memory: Size,
-    /// Memory behind the device's BAR, a power of two
+    /// Memory behind the BAR of each device, a power of two
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     vram: Size,
-    /// none, or ivshmem with ,bus=root or ,bus=bridge and ,addr=SLOT
+    /// none, or ivshmem with ,type=coherent, ,bus=bridge and ,addr=SLOT; may be given several times
     #[arg(long, value_name = "DEVICE", default_value = "ivshmem")]
-    device: Device,
+    device: Vec<DeviceChoice>,
     /// The disk for pages that RAM has no room for; 0 for none
     #[arg(long, value_name = "SIZE", default_value = "0")]
     swap: Size,
@@ -113,24 +114,26 @@ struct TestArguments {
     timeout: Option<NonZeroU32>,
 }
 
-impl From<MachineArguments> for MachineOptions {
-    fn from(arguments: MachineArguments) -> Self {
+impl TryFrom<MachineArguments> for MachineOptions {
+    type Error = MachineError;
+
+    fn try_from(arguments: MachineArguments) -> Result<Self, MachineError> {
         let MachineArguments { cpus, memory, vram, device, swap, swap_fault, accel } = arguments;
-        Self { cpus, memory, vram, device, swap, swap_fault, accelerator: accel }
+        Ok(Self { cpus, memory, vram, devices: device::devices(&device)?, swap, swap_fault, accelerator: accel })
     }
 }
 
 impl DemoArguments {
-    fn into_options(self, kernel: Option<PathBuf>) -> demo::Options {
-        demo::Options {
+    fn into_options(self, kernel: Option<PathBuf>) -> Result<demo::Options, Refusal> {
+        Ok(demo::Options {
             kernel,
             input: self.input,
-            machine: self.machine.into(),
+            machine: self.machine.try_into()?,
             json: self.json,
             timeout: seconds(self.timeout),
             inject: self.inject,
             verbose: self.verbose,
-        }
+        })
     }
 }
 
@@ -174,8 +177,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(command: Command) -> Result<(), Error> {
     match command {
-        Command::Demo(arguments) => demo::run(&arguments.into_options(None), &mut Screen::new()),
-        Command::Boot { kernel, demo } => demo::run(&demo.into_options(Some(kernel)), &mut Screen::new()),
+        Command::Demo(arguments) => demo::run(&arguments.into_options(None)?, &mut Screen::new()),
+        Command::Boot { kernel, demo } => demo::run(&demo.into_options(Some(kernel))?, &mut Screen::new()),
         Command::Test(arguments) => {
             let TestArguments { filter, exact, list, timeout } = arguments;
             test_command::run(&test_command::Options { filter, exact, list, timeout: timeout.map(seconds) })
@@ -219,7 +222,9 @@ fn clean_up_however_it_ends() -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::{DeviceError, Ivshmem};
     use clap::CommandFactory;
+    use ferry_device::DeviceType;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         let arguments = std::iter::once("ferry").chain(line.split_whitespace()).map(OsString::from).collect();
@@ -240,7 +245,13 @@ mod tests {
 
     #[test]
     fn without_a_command_it_is_the_demo() {
-        assert_eq!(MachineOptions::from(demo("").machine), MachineOptions::default());
+        let machine = |line| MachineOptions::try_from(demo(line).machine);
+        assert_eq!(machine(""), Ok(MachineOptions::default()));
+        let coherent = Ivshmem::of_type(DeviceType::Coherent);
+        let both = machine("--device ivshmem --device ivshmem,type=coherent").unwrap();
+        assert_eq!(both.devices, [Ivshmem::default(), coherent]);
+        assert_eq!(machine("--device none").unwrap().devices, []);
+        assert_eq!(machine("--device none --device ivshmem"), Err(DeviceError::NoneAndSome.into()));
         assert_eq!(demo("--vram 4M").machine.vram, Size::mebibytes(4));
         assert_eq!(demo("--swap 16M --swap-fault write:7").machine.swap_fault, Some(SwapFault::Write(7)));
         assert_eq!(demo("demo --inject copy:3").inject.unwrap().to_string(), "copy:3");

@@ -13,7 +13,7 @@ use crate::screen::Screen;
 use crate::size::Size;
 
 /// QEMU's devices that the machine is made of.
-const DEVICES: [&str; 3] = ["ivshmem-plain", "isa-debug-exit", "pci-bridge"];
+const DEVICES: [&str; 4] = ["ivshmem-plain", "isa-debug-exit", "pci-bridge", "virtio-blk-pci"];
 
 /// Width of the first column.
 const NAME_WIDTH: usize = 16;

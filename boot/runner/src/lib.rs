@@ -20,6 +20,7 @@ pub mod artifacts;
 pub mod cli;
 pub mod console;
 pub mod demo;
+pub mod device;
 pub mod doctor;
 pub mod error;
 pub mod guest;

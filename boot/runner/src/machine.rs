@@ -1,10 +1,9 @@
-//! What the virtual machine shall be: sizes, CPUs and the device, checked before anything is started.
+//! What the virtual machine shall be: sizes, CPUs and devices, checked before anything is started.
 use std::path::Path;
-use std::str::FromStr;
 
 use ferry_device::geometry::{Geometry, SizeError};
-use ferry_device_model::Misbehaviour;
 
+use crate::device::{DeviceError, Ivshmem, MOST_DEVICES};
 use crate::size::{Size, grouped};
 use crate::swap::SwapFault;
 use crate::sys::PAGE_BYTES;
@@ -35,76 +34,6 @@ pub enum Accelerator {
     Kvm,
 }
 
-/// The device where there is one: its place on the PCI bus, and how it shall misbehave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Ivshmem {
-    /// Behind a PCI-to-PCI bridge instead of on the root bus.
-    pub behind_bridge: bool,
-    /// The slot on its bus, or QEMU's choice.
-    pub slot: Option<u8>,
-    /// What it does wrong, for those who want to see the kernel notice.
-    pub fault: Option<Misbehaviour>,
-}
-
-/// The device of the machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Device {
-    /// There is none.
-    None,
-    /// Memory behind a BAR, with the model of `ferry` on its other side.
-    Ivshmem(Ivshmem),
-}
-
-/// Why a text names no device.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum DeviceError {
-    /// No such kind.
-    #[error("'{0}' is no device; choose none or ivshmem")]
-    Kind(String),
-    /// No such property, or a value it does not take.
-    #[error("'{0}' is no property of the device; it takes bus=root, bus=bridge, addr=1 to addr=30 and fault={kinds}", kinds = fault_names())]
-    Property(String),
-}
-
-/// Slots that a device may take on a PCI bus; 0 and 31 hold functions of the chip set on the root bus.
-const SLOTS: std::ops::RangeInclusive<u8> = 1..=30;
-
-impl FromStr for Device {
-    type Err = DeviceError;
-
-    fn from_str(text: &str) -> Result<Self, DeviceError> {
-        let mut parts = text.split(',');
-        match parts.next() {
-            Some("none") if text == "none" => return Ok(Self::None),
-            Some("ivshmem") => {}
-            other => return Err(DeviceError::Kind(other.unwrap_or_default().to_owned())),
-        }
-        let mut device = Ivshmem::default();
-        for part in parts {
-            let wrong = || DeviceError::Property(part.to_owned());
-            match part.split_once('=') {
-                Some(("bus", "root")) => device.behind_bridge = false,
-                Some(("bus", "bridge")) => device.behind_bridge = true,
-                Some(("addr", slot)) => {
-                    let slot = slot.parse().map_err(|_| wrong())?;
-                    device.slot = Some(Some(slot).filter(|slot| SLOTS.contains(slot)).ok_or_else(wrong)?);
-                }
-                Some(("fault", name)) => {
-                    let known = Misbehaviour::NAMES.iter().find(|(known, _)| *known == name);
-                    device.fault = Some(known.ok_or_else(wrong)?.1);
-                }
-                _ => return Err(wrong()),
-            }
-        }
-        Ok(Self::Ivshmem(device))
-    }
-}
-
-fn fault_names() -> String {
-    let names: Vec<_> = Misbehaviour::NAMES.iter().map(|(name, _)| *name).collect();
-    names.join("|")
-}
-
 /// The machine to start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineOptions {
@@ -112,10 +41,10 @@ pub struct MachineOptions {
     pub cpus: u32,
     /// Guest RAM.
     pub memory: Size,
-    /// Memory behind the device's BAR.
+    /// Memory behind the BAR of each device.
     pub vram: Size,
-    /// The device.
-    pub device: Device,
+    /// The devices, numbered from 0 in this order.
+    pub devices: Vec<Ivshmem>,
     /// The swap disk; 0 where there is none.
     pub swap: Size,
     /// What the disk does wrong, for those who want to see the kernel notice.
@@ -130,7 +59,7 @@ impl Default for MachineOptions {
             cpus: 1,
             memory: Size::mebibytes(256),
             vram: Size::mebibytes(64),
-            device: Device::Ivshmem(Ivshmem::default()),
+            devices: vec![Ivshmem::default()],
             swap: Size(0),
             swap_fault: None,
             accelerator: Accelerator::Tcg,
@@ -153,6 +82,15 @@ pub enum MachineError {
     /// Guest memory is not whole mebibytes.
     #[error("--memory {0} is not a multiple of 1M; round it up")]
     UnevenMemory(Size),
+    /// The devices contradict each other.
+    #[error("{0}")]
+    Devices(#[from] DeviceError),
+    /// More devices than the kernel has a place for.
+    #[error("--device is given {0} times; the machine takes up to {MOST_DEVICES} devices")]
+    TooManyDevices(usize),
+    /// Two devices want one place.
+    #[error("two devices have addr={0} on the same bus; give each its own")]
+    SameSlot(u8),
     /// No BAR has this size.
     #[error("--vram {0}: {1}")]
     Vram(Size, SizeError),
@@ -205,6 +143,15 @@ impl MachineOptions {
         if !self.memory.bytes().is_multiple_of(Size::mebibytes(1).bytes()) {
             return Err(MachineError::UnevenMemory(self.memory));
         }
+        if self.devices.len() > MOST_DEVICES {
+            return Err(MachineError::TooManyDevices(self.devices.len()));
+        }
+        for (index, device) in self.devices.iter().enumerate() {
+            let same = |other: &&Ivshmem| (other.behind_bridge, other.slot) == (device.behind_bridge, device.slot);
+            if let Some(slot) = device.slot.filter(|_| self.devices[..index].iter().any(|other| same(&other))) {
+                return Err(MachineError::SameSlot(slot));
+            }
+        }
         Geometry::of_bar(self.vram.bytes()).map_err(|error| MachineError::Vram(self.vram, error))?;
         if !self.swap.bytes().is_multiple_of(PAGE_BYTES as u64) {
             return Err(MachineError::UnevenSwap(self.swap));
@@ -242,8 +189,8 @@ impl MachineOptions {
 
     /// Bytes that the machine's files may grow to.
     pub fn backing_bytes(&self) -> u64 {
-        let vram = if self.device == Device::None { 0 } else { self.vram.bytes() };
-        (self.memory.bytes() + vram).saturating_add(self.swap.bytes())
+        let vram = self.vram.bytes().saturating_mul(self.devices.len() as u64);
+        self.memory.bytes().saturating_add(vram).saturating_add(self.swap.bytes())
     }
 }
 
@@ -259,21 +206,6 @@ fn can_write(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn devices_are_read() {
-        let place = |behind_bridge, slot| Ok(Device::Ivshmem(Ivshmem { behind_bridge, slot, fault: None }));
-        assert_eq!("none".parse(), Ok(Device::None));
-        assert_eq!("ivshmem".parse(), place(false, None));
-        assert_eq!("ivshmem,bus=bridge,addr=7".parse(), place(true, Some(7)));
-        for bad in ["", "edu", "none,addr=3", "IVSHMEM"] {
-            assert!(matches!(bad.parse::<Device>(), Err(DeviceError::Kind(_))), "{bad}");
-        }
-        for bad in ["addr=0", "addr=31", "addr=-1", "addr", "bus=usb", "", "type=coherent", "fault=none"] {
-            let text = format!("ivshmem,{bad}");
-            assert_eq!(text.parse::<Device>(), Err(DeviceError::Property(bad.to_owned())));
-        }
-    }
-
     fn with(change: impl FnOnce(&mut MachineOptions)) -> Result<(), MachineError> {
         let mut options = MachineOptions::default();
         change(&mut options);
@@ -287,6 +219,11 @@ mod tests {
         let small = Size::mebibytes(31);
         assert_eq!(with(|m| m.memory = small), Err(MachineError::TooLittleMemory(small)));
         assert_eq!(with(|m| m.memory = Size(u64::MAX)), Err(MachineError::TooMuchMemory(Size(u64::MAX))));
+        assert_eq!(with(|m| m.devices = vec![Ivshmem::default(); 8]), Ok(()));
+        assert_eq!(with(|m| m.devices = vec![Ivshmem::default(); 9]), Err(MachineError::TooManyDevices(9)));
+        let at = |behind_bridge, slot| Ivshmem { behind_bridge, slot: Some(slot), ..Ivshmem::default() };
+        assert_eq!(with(|m| m.devices = vec![at(false, 4), at(true, 4), at(false, 5)]), Ok(()));
+        assert_eq!(with(|m| m.devices = vec![at(true, 4), at(false, 4), at(true, 4)]), Err(MachineError::SameSlot(4)));
         let odd = Size((256 << 20) + 4096);
         assert_eq!(with(|m| m.memory = odd), Err(MachineError::UnevenMemory(odd)));
         for (vram, error) in [

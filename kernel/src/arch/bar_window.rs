@@ -1,10 +1,11 @@
 //! The window of a device: its BAR, mapped, and the descriptors of its frames.
 //!
 //! ```text
-//!   BAR_WINDOWS + device × 1 TiB  ┬ BAR, 2 MiB or 4 KiB leaves, write-combining
+//!   BAR_WINDOWS + number × 1 TiB  ┬ BAR, 2 MiB or 4 KiB leaves, write-combining
 //!                     + 512 GiB   ┼ descriptors, one per device frame, 4 KiB leaves over RAM
 //!                                 ┴
 //! ```
+//! A window is numbered as its device is found, before the device has said which number it goes by.
 use super::cpu::WRITE_COMBINING;
 use super::layout::BAR_WINDOWS;
 use super::machine::Hardware;
@@ -14,7 +15,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use ferry_device::bar::{Bar, BarError};
 use ferry_mm::address::PAGE_BYTES;
-use ferry_mm::frame::{Descriptor, DeviceId, OutOfFrames};
+use ferry_mm::frame::{Descriptor, OutOfFrames};
 use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::page_table::entry::LeafFlags;
 use ferry_mm::page_table::install::{self, InstallError};
@@ -27,6 +28,17 @@ pub(super) const WINDOW_BYTES: u64 = 1 << 40;
 const DESCRIPTORS_OFFSET: u64 = WINDOW_BYTES / 2;
 const HUGE_BYTES: u64 = 2 * 1024 * 1024;
 const DATA: LeafFlags = LeafFlags::WRITABLE.union(LeafFlags::NO_EXECUTE).union(LeafFlags::GLOBAL);
+
+/// The number of a window, below [`MAX_DEVICES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WindowNumber(u8);
+
+impl WindowNumber {
+    /// Every window there is, in ascending order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..MAX_DEVICES as u8).map(Self)
+    }
+}
 
 const _: () = assert!(MAX_DEVICES as u64 * WINDOW_BYTES <= BAR_WINDOWS.bytes(), "every device has a window");
 
@@ -57,15 +69,15 @@ impl From<InstallError> for WindowError {
     }
 }
 
-fn window(device: DeviceId) -> VirtAddr {
-    BAR_WINDOWS.start() + u64::from(device.number()) * WINDOW_BYTES
+fn window(number: WindowNumber) -> VirtAddr {
+    BAR_WINDOWS.start() + u64::from(number.0) * WINDOW_BYTES
 }
 
-/// Maps the BAR at `range` as the memory of `device`. Once per device, before the first address space is made.
+/// Maps the BAR at `range` into a window. Once per window, before the first address space is made.
 ///
 /// # Errors
 /// See [`WindowError`].
-pub fn map(manager: &MemoryManager, device: DeviceId, range: PhysRange) -> Result<Bar, WindowError> {
+pub fn map(manager: &MemoryManager, number: WindowNumber, range: PhysRange) -> Result<Bar, WindowError> {
     if range.bytes > DESCRIPTORS_OFFSET {
         return Err(WindowError::TooLarge(range.bytes));
     }
@@ -74,7 +86,7 @@ pub fn map(manager: &MemoryManager, device: DeviceId, range: PhysRange) -> Resul
     let (level, step) = if huge { (PageTableLevel::Two, HUGE_BYTES) } else { (PageTableLevel::One, PAGE_BYTES) };
     for offset in (0..range.bytes).step_by(step as usize) {
         let frame = PhysFrame::containing_address(range.start + offset);
-        let address = window(device) + offset;
+        let address = window(number) + offset;
         install::install(
             &Hardware,
             manager.memory(),
@@ -85,22 +97,22 @@ pub fn map(manager: &MemoryManager, device: DeviceId, range: PhysRange) -> Resul
             DATA | write_combining,
         )?;
     }
-    let base = NonNull::new(window(device).as_mut_ptr()).expect("a window is not at address 0");
+    let base = NonNull::new(window(number).as_mut_ptr()).expect("a window is not at address 0");
     // SAFETY: the range is a memory BAR that the caller has validated and was just mapped, for ever; nothing of ours lies there.
     unsafe { Bar::new(base, range.bytes) }.map_err(WindowError::Bar)
 }
 
-/// Makes `count` descriptors for the frames of `device`. Once per device, before the first address space is made.
+/// Makes `count` descriptors for the frames behind the BAR in a window. Once per window, before the first address space is made.
 ///
 /// # Errors
 /// No RAM for them.
 pub fn descriptors(
     manager: &MemoryManager,
-    device: DeviceId,
+    number: WindowNumber,
     count: u64,
 ) -> Result<&'static [Descriptor], InstallError> {
     let memory = manager.memory();
-    let start = window(device) + DESCRIPTORS_OFFSET;
+    let start = window(number) + DESCRIPTORS_OFFSET;
     for offset in (0..count * size_of::<Descriptor>() as u64).step_by(PAGE_BYTES as usize) {
         let frame = memory.allocate_block(&Hardware, 0).map_err(|OutOfFrames| InstallError::OutOfFrames)?;
         super::machine::clear_ram(frame);

@@ -92,7 +92,7 @@ pub fn list() -> ExitCode {
 pub fn run(selection: Selection) -> ExitCode {
     // Taken into use now, so that what stays of them is in the census before the first test. Without a device or a disk the
     // tests that need it say so.
-    if let Err(problem) = crate::memory::device::first() {
+    if let Err(problem) = crate::memory::device::all() {
         log::warn!("{problem}");
     }
     if let Err(problem) = crate::disk::find() {

@@ -1,22 +1,25 @@
-//! The device: found on PCI, mapped, attached, and its frames handed to the memory manager.
+//! The devices: found on PCI, mapped, attached, and their frames handed to the memory manager.
 //!
 //! Lock: `DEVICES`, one for each device, taken before all others: held while a device is taken into use and while it works on
 //! a batch of commands. Never by the fault path, which copies frames through the accessor of the BAR and needs no command.
 #![forbid(unsafe_code)]
-use crate::arch::bar_window::{self, WindowError};
+use crate::arch::bar_window::{self, WindowError, WindowNumber};
 use crate::arch::machine;
 use crate::clock::Deadline;
 use crate::pci::{self, PciError};
+use crate::ram::PhysRange;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use ferry_device::driver::{self, Device, DeviceError};
 use ferry_device::geometry::{FrameIndex, MIN_BAR_BYTES};
-use ferry_device::identity::AttachError;
+use ferry_device::identity::{AttachError, DeviceType, Identity};
 use ferry_mm::frame::{DeviceFrame, DeviceId, DeviceMemory};
 use ferry_mm::manager::{MAX_DEVICES, RegisterError};
 use ferry_mm::page_table::install::InstallError;
 use ferry_protocol::exit::ExitCode;
-use spin::Mutex;
+use pci_types::PciAddress;
+use spin::{Mutex, Once};
 
 /// How long the device may make no progress.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 static DEVICES: [Mutex<Option<Device>>; MAX_DEVICES] = [const { Mutex::new(None) }; MAX_DEVICES];
 
 /// Why there is no device to use.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceProblem {
     /// PCI has no usable one.
     Pci(PciError),
@@ -37,6 +40,8 @@ pub enum DeviceProblem {
     Device(DeviceError),
     /// No RAM for its descriptors.
     Descriptors(InstallError),
+    /// The memory manager has no place for a device of this number, or there are more devices than places.
+    TooMany(u32),
     /// The memory manager does not take it.
     Register(RegisterError),
 }
@@ -49,6 +54,9 @@ impl fmt::Display for DeviceProblem {
             Self::Attach(error) => error.fmt(f),
             Self::Device(error) => error.fmt(f),
             Self::Descriptors(error) => error.fmt(f),
+            Self::TooMany(number) => {
+                write!(f, "device {number} cannot be used: at most {MAX_DEVICES} are supported, numbered from 0")
+            }
             Self::Register(error) => error.fmt(f),
         }
     }
@@ -65,7 +73,7 @@ impl DeviceProblem {
             Self::Attach(_) => ExitCode::DeviceVersion,
             Self::Device(error) => code_of(error),
             Self::Descriptors(_) => ExitCode::OutOfMemory,
-            Self::Register(_) => ExitCode::Failed,
+            Self::TooMany(_) | Self::Register(_) => ExitCode::Failed,
         }
     }
 }
@@ -94,33 +102,63 @@ impl driver::Deadline for Patience {
     }
 }
 
-/// The device, found on PCI and taken into use the first time somebody asks.
+/// A device that is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attached {
+    /// Its number, as it says itself.
+    pub id: DeviceId,
+    /// How the CPU reaches its memory.
+    pub device_type: DeviceType,
+    /// Its PCI function.
+    pub function: PciAddress,
+    /// Its BAR.
+    pub range: PhysRange,
+}
+
+static ATTACHED: Once<Result<Vec<Attached>, DeviceProblem>> = Once::new();
+
+/// The devices, by number, found on PCI and taken into use the first time somebody asks; never none.
 ///
 /// # Errors
-/// See [`DeviceProblem`].
-pub fn first() -> Result<DeviceId, DeviceProblem> {
+/// See [`DeviceProblem`]: that of the first device that cannot be used, the same each time.
+///
+/// # Panics
+/// Where the first call comes after the first address space was made, which would not see the windows of the BARs.
+pub fn all() -> Result<&'static [Attached], DeviceProblem> {
+    ATTACHED.call_once(attach_all).as_deref().map_err(|problem| *problem)
+}
+
+fn attach_all() -> Result<Vec<Attached>, DeviceProblem> {
+    assert!(super::manager().spaces().next().is_none(), "devices are found before the first address space is made");
+    let memories = pci::device_memories(MIN_BAR_BYTES).map_err(DeviceProblem::Pci)?;
+    let too_many = DeviceProblem::TooMany(memories.len() as u32);
+    let mut windows = WindowNumber::all();
+    let attach = |memory| attach(windows.next().ok_or(too_many)?, memory);
+    let mut attached = memories.into_iter().map(attach).collect::<Result<Vec<_>, _>>()?;
+    attached.sort_unstable_by_key(|device| device.id);
+    Ok(attached)
+}
+
+fn attach(window: WindowNumber, found: pci::DeviceMemory) -> Result<Attached, DeviceProblem> {
     let manager = super::manager();
-    let id = DeviceId::new(0).expect("the first number");
-    let mut driver = DEVICES[usize::from(id.number())].lock();
-    if driver.is_some() {
-        return Ok(id);
-    }
-    let found = pci::device_memory(MIN_BAR_BYTES).map_err(DeviceProblem::Pci)?;
-    let bar = bar_window::map(manager, id, found.range).map_err(DeviceProblem::Window)?;
+    let bar = bar_window::map(manager, window, found.range).map_err(DeviceProblem::Window)?;
     let mut device = Device::attach(bar.clone()).map_err(DeviceProblem::Attach)?;
     device.ping(&mut Patience::new()).map_err(DeviceProblem::Device)?;
+    let Identity { number, device_type } = device.identity();
+    let too_many = DeviceProblem::TooMany(number);
+    let id = u8::try_from(number).ok().and_then(DeviceId::new).ok_or(too_many)?;
+    let driver = DEVICES.get(usize::from(id.number())).ok_or(too_many)?;
     let frames = device.geometry().frames();
-    let descriptors = bar_window::descriptors(manager, id, frames).map_err(DeviceProblem::Descriptors)?;
+    let descriptors = bar_window::descriptors(manager, window, frames).map_err(DeviceProblem::Descriptors)?;
     machine::connect_device(id, bar);
     manager.register_device(DeviceMemory::new(id, descriptors)).map_err(DeviceProblem::Register)?;
-    *driver = Some(device);
+    *driver.lock() = Some(device);
     log::info!(
-        "device {} is PCI function {}: BAR {}, {frames} device frames",
-        id.number(),
+        "device {number} ({device_type}) is PCI function {}: BAR {}, {frames} device frames",
         found.function,
         found.range
     );
-    Ok(id)
+    Ok(Attached { id, device_type, function: found.function, range: found.range })
 }
 
 /// Has the device invert every byte of these frames of its memory; returns how many frames it did.

@@ -1,4 +1,4 @@
-//! PCI: finding our device and the memory behind its BAR.
+//! PCI: finding our devices and the memory behind their BARs.
 //!
 //! ```text
 //!   bus 0 ─┬─ function
@@ -14,6 +14,7 @@ pub mod bar;
 use crate::arch::config_space::ConfigSpace;
 use crate::arch::cpu;
 use crate::ram::{self, PhysRange};
+use alloc::vec::Vec;
 use bar::{BarError, BarProbe};
 use core::fmt;
 use core::ops::ControlFlow;
@@ -32,7 +33,7 @@ const BUSES: usize = 256;
 const DEVICES: u8 = 32;
 const FUNCTIONS: u8 = 8;
 
-/// Our device: its function and the memory behind its BAR, decoding switched on.
+/// A device of ours: its function and the memory behind its BAR, decoding switched on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeviceMemory {
     /// Where it sits.
@@ -44,7 +45,7 @@ pub struct DeviceMemory {
 /// Why there is no device memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PciError {
-    /// No function is our device; so many there are.
+    /// No function is a device of ours; so many there are.
     NoDevice(u32),
     /// The BAR of this function cannot be used.
     Bar(PciAddress, BarError),
@@ -74,20 +75,26 @@ impl fmt::Display for PciError {
 
 impl core::error::Error for PciError {}
 
-/// Finds our device, checks its BAR and switches decoding on.
+/// Finds our devices, in the order of their functions, checks their BARs and switches decoding on.
 ///
 /// # Errors
-/// There is no device, or its BAR cannot be used, or has fewer than `minimum` bytes.
-pub fn device_memory(minimum: u64) -> Result<DeviceMemory, PciError> {
-    let mut count = 0;
-    let found = each_function(|header| {
+/// There is no device, or the BAR of one cannot be used, or has fewer than `minimum` bytes.
+pub fn device_memories(minimum: u64) -> Result<Vec<DeviceMemory>, PciError> {
+    let (mut count, mut functions) = (0, Vec::new());
+    each_function(|header| {
         count += 1;
         if header.id(ConfigSpace) == (VENDOR, DEVICE) {
-            return ControlFlow::Break(header.address());
+            functions.push(header.address());
         }
-        ControlFlow::Continue(())
+        ControlFlow::<()>::Continue(())
     });
-    let function = found.ok_or(PciError::NoDevice(count))?;
+    if functions.is_empty() {
+        return Err(PciError::NoDevice(count));
+    }
+    functions.into_iter().map(|function| device_memory(function, minimum)).collect()
+}
+
+fn device_memory(function: PciAddress, minimum: u64) -> Result<DeviceMemory, PciError> {
     let bad_bar = |error| PciError::Bar(function, error);
     let probe = BarProbe::read(function, MEMORY_SLOT);
     let range = bar::device_range(&probe, minimum, cpu::physical_address_bits()).map_err(bad_bar)?;
@@ -187,7 +194,6 @@ fn each_function_on<R>(bus: u8, mut visit: impl FnMut(PciHeader) -> ControlFlow<
 mod tests {
     use super::*;
     use crate::harness::{TestResult, check, check_eq, kernel_test};
-    use alloc::vec::Vec;
 
     kernel_test! {
         fn the_walk_finds_each_function_once() -> TestResult {
@@ -215,16 +221,23 @@ mod tests {
             Ok(())
         }
 
-        fn the_device_is_found_and_its_bar_is_usable() -> TestResult {
-            let memory = device_memory(1 << 20)?;
-            let bytes = memory.range.bytes;
-            check!(bytes.is_power_of_two() && memory.range.start.is_aligned(bytes), "{}", memory.range)?;
-            let command = PciHeader::new(memory.function).command(ConfigSpace);
-            check!(command.contains(CommandRegister::MEMORY_ENABLE), "decoding is off: {command:?}")?;
+        fn every_device_is_found_and_its_bar_is_usable() -> TestResult {
+            let found = device_memories(1 << 20)?;
+            // As many as the host tool gives to the machine that tests run on.
+            check_eq!(found.len(), 4);
+            for (index, memory) in found.iter().enumerate() {
+                let bytes = memory.range.bytes;
+                check!(bytes.is_power_of_two() && memory.range.start.is_aligned(bytes), "{}", memory.range)?;
+                let command = PciHeader::new(memory.function).command(ConfigSpace);
+                check!(command.contains(CommandRegister::MEMORY_ENABLE), "decoding is off: {command:?}")?;
+                let apart = found[..index].iter().all(|other| !other.range.overlaps(&memory.range));
+                check!(apart, "{} is not a place of its own", memory.range)?;
+            }
             // Probing has put everything back, so a second look sees the same.
-            check_eq!(device_memory(1 << 20)?, memory);
+            check!(device_memories(1 << 20)? == found, "a second look sees something else")?;
+            let bytes = found[0].range.bytes;
             let too_small = BarError::TooSmall { bytes, minimum: bytes + 1 };
-            check_eq!(device_memory(bytes + 1), Err(PciError::Bar(memory.function, too_small)));
+            check_eq!(device_memories(bytes + 1), Err(PciError::Bar(found[0].function, too_small)));
             Ok(())
         }
     }

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use ferry_device_model::MemoryError;
+use ferry_mm::frame::DeviceFrame;
 use ferry_mm::page_table::entry::Entry;
 use ferry_protocol::link::{Stage, VERSION};
 use x86_64::{PhysAddr, VirtAddr};
@@ -17,7 +18,7 @@ pub enum Place {
     /// In guest RAM.
     Ram(PhysAddr),
     /// In this device frame.
-    DeviceFrame(u64),
+    DeviceFrame(DeviceFrame),
 }
 
 impl std::fmt::Display for Place {
@@ -71,10 +72,10 @@ pub enum Mismatch {
         /// Its address.
         address: VirtAddr,
         /// Where it was.
-        frame: u64,
+        frame: DeviceFrame,
     },
     /// The entry names a device that there is not.
-    #[error("page {page} is said to be on device {device}, but the machine has only device 0")]
+    #[error("page {page} is said to be on device {device}, but the machine has no such device")]
     NoSuchDevice {
         /// Index in the input.
         page: u64,
@@ -96,7 +97,7 @@ pub enum Mismatch {
     #[error("device frame {frame} holds page {first} and page {second}; each page must have its own")]
     Shared {
         /// The frame.
-        frame: u64,
+        frame: DeviceFrame,
         /// One page.
         first: u64,
         /// The other.
@@ -127,9 +128,6 @@ pub enum Mismatch {
         /// Where it is said to be.
         address: PhysAddr,
     },
-    /// A checkpoint about the device on a machine without one.
-    #[error("the kernel speaks of a device, but the machine has none")]
-    NoDevice,
 }
 
 /// Why a run that started did not end verified.

@@ -5,7 +5,7 @@ use super::summary::Summary;
 use super::verify::{Seen, Verifier};
 use crate::guest::walk::Walk;
 use crate::input::Input;
-use crate::machine::{Accelerator, Device, MachineOptions};
+use crate::machine::{Accelerator, MachineOptions};
 use crate::qemu::Qemu;
 use crate::screen::Screen;
 use crate::size::{Size, grouped};
@@ -16,9 +16,10 @@ pub fn introduction(screen: &Screen, machine: &MachineOptions, qemu: &Qemu, inpu
     let (bytes, pages) = (grouped(input.bytes().len() as u64), count(input.pages(), "page"));
     let hash = input.hash();
     screen.plain(format_args!("input    {}: {bytes} bytes, {pages}, SHA-256 {hash:.16}...", input.path().display()));
-    let device = match machine.device {
-        Device::None => "no device".to_owned(),
-        Device::Ivshmem(_) => format!("{} of device memory behind a PCI BAR", machine.vram),
+    let device = match machine.devices.len() {
+        0 => "no device".to_owned(),
+        1 => format!("{} of device memory behind a PCI BAR", machine.vram),
+        devices => format!("{devices} devices with {} of memory behind a PCI BAR each", machine.vram),
     };
     let swap = match machine.swap {
         Size(0) => String::new(),

@@ -39,7 +39,7 @@ pub fn run(
         done: false,
     };
     let result = talk.converse(&mut machine, timeout);
-    summary.device_transformed = machine.device().map(Model::frames_transformed);
+    summary.device_transformed = machine.devices().iter().map(Model::frames_transformed).sum();
     result?;
     summary.check().map_err(Error::from)
 }
@@ -87,9 +87,9 @@ impl Talk<'_> {
         self.screen.clear_progress();
         let Checkpoint { stage, round, .. } = *checkpoint;
         self.last = format!("the kernel reached {stage:?}, round {round}");
-        let device = machine.device().map(Model::memory);
+        let devices: Vec<_> = machine.devices().iter().map(Model::memory).collect();
         let result = match self.greeted {
-            true => self.verifier.look(machine.ram(), device, checkpoint),
+            true => self.verifier.look(machine.ram(), &devices, checkpoint),
             false => return Err(Failure::Unexpected("a checkpoint before its greeting".to_owned())),
         };
         let answer = if result.is_ok() { FromHost::Continue } else { FromHost::Stop };

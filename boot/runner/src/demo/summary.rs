@@ -29,8 +29,8 @@ pub struct Summary {
     stale_bytes: Option<u64>,
     /// The kernel's own counts.
     pub outcome: Option<Outcome>,
-    /// The device model's own count of pages that it changed; `None` without a device.
-    pub device_transformed: Option<u64>,
+    /// The devices' own count of pages that they changed.
+    pub device_transformed: u64,
     /// Why the run is not verified.
     pub error: Option<String>,
     /// From the start of QEMU to the end of the run.
@@ -56,7 +56,7 @@ impl Summary {
             hash_after: (input.pages() == 0).then(|| Hash::of([])),
             stale_bytes: None,
             outcome: None,
-            device_transformed: None,
+            device_transformed: 0,
             error: None,
             wall: Duration::ZERO,
         }
@@ -111,8 +111,7 @@ impl Summary {
         same("the kernel's count of rounds", outcome.rounds.into(), "the host's", self.rounds.into())?;
         same("the kernel's count of pages migrated", outcome.migrated.into(), INPUT, pages)?;
         same("the host's count of pages found on the device", self.verified_on_device.into(), INPUT, pages)?;
-        let transformed = self.device_transformed.unwrap_or(0);
-        same("the device's count of pages changed", transformed.into(), INPUT, pages)?;
+        same("the device's count of pages changed", self.device_transformed.into(), INPUT, pages)?;
         same("the host's count of pages found changed", self.inverted_on_device.into(), INPUT, pages)?;
         same("the kernel's count of faults on special entries", outcome.faults.into(), INPUT, pages)?;
         same("the kernel's count of pages returned", outcome.returned.into(), INPUT, pages)?;
@@ -178,7 +177,7 @@ mod tests {
         summary.rounds = 2;
         summary.verified_on_device = 3;
         summary.inverted_on_device = 3;
-        summary.device_transformed = Some(3);
+        summary.device_transformed = 3;
         summary.seen_waiting = 1;
         summary.stayed("device-full", 1);
         summary.hash_after = Some(input.inverted_hash());
@@ -198,7 +197,7 @@ mod tests {
             ("rounds", |s| s.rounds = 3),
             ("migrated", |s| s.outcome.as_mut().unwrap().migrated = 2),
             ("found on the device", |s| s.verified_on_device = 2),
-            ("device's count", |s| s.device_transformed = Some(2)),
+            ("device's count", |s| s.device_transformed = 2),
             ("found changed", |s| s.inverted_on_device = 2),
             ("faults", |s| s.outcome.as_mut().unwrap().faults = 4),
             ("returned", |s| s.outcome.as_mut().unwrap().returned = 2),

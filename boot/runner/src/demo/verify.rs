@@ -17,6 +17,7 @@ use std::collections::HashMap;
 
 use ferry_device::geometry::{FRAME_BYTES, FrameIndex};
 use ferry_device_model::MemoryError;
+use ferry_mm::frame::DeviceFrame;
 use ferry_mm::page_table::entry::Entry;
 use ferry_protocol::link::{Checkpoint, Stage};
 use x86_64::{PhysAddr, VirtAddr};
@@ -27,7 +28,7 @@ use crate::guest::walk::{Target, Walk, walk};
 use crate::input::{Hash, Input};
 use crate::sys::{PAGE_BYTES, PageBytes};
 
-/// The device's memory, as the checks read it.
+/// A device's memory, as the checks read it.
 pub trait DeviceMemory {
     /// Number of device frames.
     fn frames(&self) -> u64;
@@ -45,7 +46,7 @@ pub trait DeviceMemory {
 
 const _: () = assert!(FRAME_BYTES == PAGE_BYTES, "a device frame holds a page");
 
-impl DeviceMemory for ferry_device_model::DeviceMemory {
+impl DeviceMemory for &ferry_device_model::DeviceMemory {
     fn frames(&self) -> u64 {
         self.geometry().frames()
     }
@@ -67,7 +68,7 @@ enum Whereabouts {
     /// In RAM, as it came from the file.
     Home,
     /// On this device frame.
-    Away(u64),
+    Away(DeviceFrame),
     /// In RAM again, inverted.
     Done,
 }
@@ -125,7 +126,7 @@ impl<'a> Verifier<'a> {
     pub fn look(
         &mut self,
         memory: &impl Physical,
-        device: Option<&impl DeviceMemory>,
+        devices: &[impl DeviceMemory],
         checkpoint: &Checkpoint,
     ) -> Result<Seen, Mismatch> {
         self.check_order(checkpoint)?;
@@ -133,7 +134,7 @@ impl<'a> Verifier<'a> {
             return Err(Mismatch::Pages { found: checkpoint.pages, expected: self.input.pages() });
         }
         let root = PhysAddr::new_truncate(checkpoint.root);
-        let view = View { memory, device, root, start: checkpoint.start };
+        let view = View { memory, devices, root, start: checkpoint.start };
         match checkpoint.stage {
             Stage::Populated => self.populated(&view),
             Stage::Migrated => self.migrated(&view),
@@ -187,10 +188,6 @@ impl<'a> Verifier<'a> {
             if self.pages[page as usize] == Whereabouts::Done {
                 return Err(Mismatch::WentTwice(page));
             }
-            if frame.device().number() != 0 {
-                return Err(Mismatch::NoSuchDevice { page, device: frame.device().number() });
-            }
-            let frame = u64::from(frame.index());
             if let Some(first) = holders.insert(frame, page) {
                 return Err(Mismatch::Shared { frame, first, second: page });
             }
@@ -210,8 +207,7 @@ impl<'a> Verifier<'a> {
         for (page, frame) in self.away() {
             let walk = view.walk(page)?;
             match walk.target {
-                Target::NotPresent(Entry::Device { frame: now, .. })
-                    if now.device().number() == 0 && u64::from(now.index()) == frame => {}
+                Target::NotPresent(Entry::Device { frame: now, .. }) if now == frame => {}
                 _ => return Err(Mismatch::Moved { page, address: view.address(page), frame }),
             }
             compare(page, view.page_on_device(page, frame)?, &self.input.inverted_page(page))?;
@@ -241,7 +237,7 @@ impl<'a> Verifier<'a> {
         Ok(seen)
     }
 
-    fn away(&self) -> Vec<(u64, u64)> {
+    fn away(&self) -> Vec<(u64, DeviceFrame)> {
         let places = self.pages.iter().enumerate();
         let away = places.filter_map(|(page, place)| match place {
             Whereabouts::Away(frame) => Some((page as u64, *frame)),
@@ -264,7 +260,7 @@ impl<'a> Verifier<'a> {
 /// The memory that holds the input, as the guest's tables show it.
 struct View<'m, M, D> {
     memory: &'m M,
-    device: Option<&'m D>,
+    devices: &'m [D],
     root: PhysAddr,
     start: u64,
 }
@@ -292,9 +288,10 @@ impl<M: Physical, D: DeviceMemory> View<'_, M, D> {
         Ok((Place::Ram(address), bytes))
     }
 
-    fn page_on_device(&self, page: u64, frame: u64) -> Result<(Place, PageBytes), Mismatch> {
-        let device = self.device.ok_or(Mismatch::NoDevice)?;
-        let bytes = device.frame(frame).map_err(|source| Mismatch::Device { page, source })?;
+    fn page_on_device(&self, page: u64, frame: DeviceFrame) -> Result<(Place, PageBytes), Mismatch> {
+        let number = frame.device().number();
+        let device = self.devices.get(usize::from(number)).ok_or(Mismatch::NoSuchDevice { page, device: number })?;
+        let bytes = device.frame(frame.index().into()).map_err(|source| Mismatch::Device { page, source })?;
         Ok((Place::DeviceFrame(frame), bytes))
     }
 
@@ -308,9 +305,12 @@ impl<M: Physical, D: DeviceMemory> View<'_, M, D> {
 }
 
 fn torn_down<M, D: DeviceMemory>(view: &View<M, D>) -> Result<Seen, Mismatch> {
-    let device = view.device.ok_or(Mismatch::NoDevice)?;
-    let stale = device.bytes_not_zero().map_err(Mismatch::Scan)?;
-    Ok(Seen { pages: device.frames(), stale_bytes: Some(stale), ..Seen::default() })
+    let (mut frames, mut stale) = (0, 0);
+    for device in view.devices {
+        frames += device.frames();
+        stale += device.bytes_not_zero().map_err(Mismatch::Scan)?;
+    }
+    Ok(Seen { pages: frames, stale_bytes: Some(stale), ..Seen::default() })
 }
 
 fn compare(page: u64, (place, found): (Place, PageBytes), expected: &PageBytes) -> Result<(), Mismatch> {

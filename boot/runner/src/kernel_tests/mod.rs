@@ -14,12 +14,14 @@ mod session;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use ferry_device::DeviceType;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::link::{self, FromKernel, VERSION};
 use ferry_protocol::options::{Command, Options};
 
 use crate::artifacts::{self, Artifact};
 use crate::demo::failure::Failure;
+use crate::device::Ivshmem;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
 use crate::qemu::{Boot, End, Event, Machine, Qemu};
@@ -36,6 +38,10 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The swap disk of the machine that the tests run on.
 pub const SWAP: Size = Size::mebibytes(16);
+
+/// Its devices, by number.
+pub const DEVICES: [DeviceType; 4] =
+    [DeviceType::Private, DeviceType::Private, DeviceType::Coherent, DeviceType::Coherent];
 
 /// Everything that the tests are booted with.
 #[derive(Clone, Debug)]
@@ -56,7 +62,9 @@ impl Suite {
         let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::TestKernel])?;
         let timeout = std::env::var(TIMEOUT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-        Ok(Self { machine: MachineOptions { swap: SWAP, ..MachineOptions::default() }, loader, kernel, timeout })
+        let devices = DEVICES.map(Ivshmem::of_type).to_vec();
+        let machine = MachineOptions { devices, swap: SWAP, ..MachineOptions::default() };
+        Ok(Self { machine, loader, kernel, timeout })
     }
 
     /// The same, with another bound for each test.

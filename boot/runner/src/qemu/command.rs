@@ -6,11 +6,12 @@
 //!  standard error ◀─── QEMU's own messages
 //! ```
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ferry_protocol::{exit, fw_cfg};
 
-use crate::machine::{Accelerator, Device, MachineOptions};
+use crate::device::Ivshmem;
+use crate::machine::{Accelerator, MachineOptions};
 use crate::swap::{SECTORS_PER_SLOT, SwapFault};
 
 /// I/O ports that `isa-debug-exit` occupies: one 32-bit register.
@@ -32,8 +33,8 @@ pub struct Files<'a> {
     pub kernel: &'a Path,
     /// Guest RAM.
     pub memory: &'a Path,
-    /// Memory behind the BAR and its size in bytes, where there is a device.
-    pub vram: Option<(&'a Path, u64)>,
+    /// Memory behind the BAR and its size in bytes, of each device.
+    pub vram: &'a [(PathBuf, u64)],
     /// The swap disk's image, where there is one.
     pub swap: Option<&'a Path>,
     /// The options text.
@@ -78,19 +79,7 @@ pub fn arguments(machine: &MachineOptions, files: &Files) -> Vec<OsString> {
     line.pair("-chardev", "file,id=console,path=/dev/stdout").pair("-serial", "chardev:console");
     line.pair("-chardev", "socket,id=link,fd=0").pair("-serial", "chardev:link");
     line.pair("-device", format!("isa-debug-exit,iobase={:#x},iosize={DEBUG_EXIT_BYTES:#x}", exit::PORT));
-    if let (Device::Ivshmem(ivshmem), Some((path, bytes))) = (machine.device, files.vram) {
-        line.pair("-object", memory_file("vram", bytes, path));
-        let mut device = String::from("ivshmem-plain,memdev=vram");
-        if ivshmem.behind_bridge {
-            line.pair("-device", format!("pci-bridge,id={BRIDGE},chassis_nr=1,shpc=off"));
-            device += &format!(",bus={BRIDGE}");
-        }
-        if let Some(slot) = ivshmem.slot {
-            // QEMU reads the slot as hexadecimal.
-            device += &format!(",addr={slot:x}");
-        }
-        line.pair("-device", device);
-    }
+    devices(&mut line, &machine.devices, files.vram);
     if let Some(image) = files.swap {
         swap_disk(&mut line, machine.swap_fault, image);
     }
@@ -115,6 +104,30 @@ impl Line {
         self.0.push(name.into());
         self.0.push(value.into());
         self
+    }
+}
+
+/// The devices, each over its own memory. A device's number is in its memory, so their order here is free.
+fn devices(line: &mut Line, devices: &[Ivshmem], memories: &[(PathBuf, u64)]) {
+    let mut numbered: Vec<_> = devices.iter().zip(memories).enumerate().collect();
+    // Before QEMU chooses any slot, those that were chosen are taken.
+    numbered.sort_by_key(|(_, (device, _))| (device.behind_bridge, device.slot.is_none()));
+    let mut bridged = false;
+    for (number, (device, (path, bytes))) in numbered {
+        line.pair("-object", memory_file(&format!("vram{number}"), *bytes, path));
+        let mut text = format!("ivshmem-plain,memdev=vram{number}");
+        if device.behind_bridge {
+            if !bridged {
+                line.pair("-device", format!("pci-bridge,id={BRIDGE},chassis_nr=1,shpc=off"));
+            }
+            bridged = true;
+            text += &format!(",bus={BRIDGE}");
+        }
+        if let Some(slot) = device.slot {
+            // QEMU reads the slot as hexadecimal.
+            text += &format!(",addr={slot:x}");
+        }
+        line.pair("-device", text);
     }
 }
 
@@ -185,19 +198,19 @@ pub fn shown(program: &str, arguments: &[OsString]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Ivshmem;
 
-    fn line(device: Device, input: Option<&str>) -> String {
-        let machine = MachineOptions { device, ..MachineOptions::default() };
+    fn line(devices: &[Ivshmem], input: Option<&str>) -> String {
+        let machine = MachineOptions { devices: devices.to_vec(), ..MachineOptions::default() };
         line_of(&machine, input, None)
     }
 
     fn line_of(machine: &MachineOptions, input: Option<&str>, swap: Option<&str>) -> String {
+        let vram: Vec<_> = (0..machine.devices.len()).map(|i| (format!("memory{i}").into(), 64 << 20)).collect();
         let files = Files {
             loader: Path::new("loader"),
             kernel: Path::new("kernel"),
             memory: Path::new("ram"),
-            vram: Some((Path::new("vram"), 64 << 20)),
+            vram: &vram,
             swap: swap.map(Path::new),
             options: Path::new("options"),
             input: input.map(Path::new),
@@ -206,16 +219,28 @@ mod tests {
     }
 
     #[test]
-    fn the_device_is_where_it_was_asked_for() {
-        assert!(!line(Device::None, None).contains("ivshmem"));
-        let at = |behind_bridge, slot| line(Device::Ivshmem(Ivshmem { behind_bridge, slot, fault: None }), None);
-        assert!(at(false, None).contains(" -device ivshmem-plain,memdev=vram -fw_cfg"));
-        assert!(at(true, Some(17)).contains("-device ivshmem-plain,memdev=vram,bus=bridge,addr=11 "));
+    fn devices_are_where_they_were_asked_for() {
+        assert!(!line(&[], None).contains("ivshmem"));
+        let at = |behind_bridge, slot| Ivshmem { behind_bridge, slot, ..Ivshmem::default() };
+        assert!(line(&[at(false, None)], None).contains(" -device ivshmem-plain,memdev=vram0 -fw_cfg"));
+        let line = line(&[at(true, None), at(false, None), at(true, Some(17)), at(false, Some(1))], None);
+        let devices: Vec<_> = line.split(" -device ").skip(2).map(|part| part.split(' ').next().unwrap()).collect();
+        assert_eq!(
+            devices,
+            [
+                "ivshmem-plain,memdev=vram3,addr=1",
+                "ivshmem-plain,memdev=vram1",
+                "pci-bridge,id=bridge,chassis_nr=1,shpc=off",
+                "ivshmem-plain,memdev=vram2,bus=bridge,addr=11",
+                "ivshmem-plain,memdev=vram0,bus=bridge"
+            ]
+        );
+        assert!(line.contains("id=vram2,size=67108864,share=on,mem-path=memory2 "), "{line}");
     }
 
     #[test]
     fn the_swap_disk_fails_where_it_was_asked_to() {
-        assert!(!line(Device::None, None).contains("virtio-blk"));
+        assert!(!line(&[], None).contains("virtio-blk"));
         let disk = |swap_fault| line_of(&MachineOptions { swap_fault, ..MachineOptions::default() }, None, Some("a,b"));
         let plain = disk(None);
         assert!(plain.contains(" -blockdev driver=raw,node-name=swap,file.driver=file,file.filename=a,,b -device "));
@@ -228,7 +253,7 @@ mod tests {
 
     #[test]
     fn commas_in_paths_are_doubled_and_spaces_quoted() {
-        let line = line(Device::None, Some("a,b c"));
+        let line = line(&[], Some("a,b c"));
         assert!(line.contains("'name=opt/ferry/input,file=a,,b c'"), "{line}");
         assert_eq!(shown("q", &["it's".into(), "".into()]), r"q 'it'\''s' ''");
     }

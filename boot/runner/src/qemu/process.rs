@@ -32,7 +32,6 @@ use crate::console;
 use crate::guest::ram::GuestRam;
 use crate::guest::swap_image::SwapImage;
 use crate::link::Frames;
-use crate::machine::Device;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::size::Size;
 use crate::symbols::Symbols;
@@ -123,31 +122,33 @@ pub struct Machine {
     lines: VecDeque<String>,
     started: Instant,
     ram: GuestRam,
-    device: Option<Model>,
+    devices: Vec<Model>,
     swap: Option<SwapImage>,
     run_dir: RunDir,
 }
 
 impl Machine {
-    /// Makes the machine's files, starts the device model and then QEMU.
+    /// Makes the machine's files, starts the device models and then QEMU.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start(boot: &Boot) -> Result<Self, StartError> {
         let set_up = |what| move |source| StartError::SetUp { what, source };
         let run_dir = RunDir::create(boot.machine.backing_bytes())?;
-        let (memory, vram, options) = (run_dir.file("ram"), run_dir.file("vram"), run_dir.file("options"));
+        let (memory, options) = (run_dir.file("ram"), run_dir.file("options"));
         let image = run_dir.file("swap");
         std::fs::write(&options, boot.options).map_err(set_up("options"))?;
         make_sparse(&memory, boot.machine.memory.bytes()).map_err(set_up("memory"))?;
         let ram = GuestRam::open(&memory).map_err(set_up("memory"))?;
-        let device = match boot.machine.device {
-            Device::None => None,
-            Device::Ivshmem(device) => {
-                let options = ferry_device_model::Options { misbehaviour: device.fault, ..Default::default() };
-                Some(Model::start(&vram, boot.machine.vram.bytes(), options)?)
-            }
-        };
+        let (mut devices, mut vram) = (Vec::new(), Vec::new());
+        for (number, device) in (0..).zip(&boot.machine.devices) {
+            let path = run_dir.file(&format!("vram{number}"));
+            let options =
+                ferry_device_model::Options { number, device_type: device.device_type, misbehaviour: device.fault };
+            let model = Model::start(&path, boot.machine.vram.bytes(), options)?;
+            vram.push((path, model.bar_bytes()));
+            devices.push(model);
+        }
         let swap = match boot.machine.swap {
             Size(0) => None,
             Size(bytes) => Some(make_swap(&image, bytes).map_err(set_up("swap disk"))?),
@@ -156,7 +157,7 @@ impl Machine {
             loader: boot.loader,
             kernel: boot.kernel,
             memory: &memory,
-            vram: device.as_ref().map(|device| (vram.as_path(), device.bar_bytes())),
+            vram: &vram,
             swap: swap.as_ref().map(|_| image.as_path()),
             options: &options,
             input: boot.input,
@@ -186,7 +187,7 @@ impl Machine {
         };
         let symbols = Symbols::of(boot.kernel);
         let lines = VecDeque::new();
-        Ok(Self { child, link: ours, events, messages, symbols, lines, started, ram, device, swap, run_dir })
+        Ok(Self { child, link: ours, events, messages, symbols, lines, started, ram, devices, swap, run_dir })
     }
 
     /// The next thing the machine says, or [`Event::TimedOut`] where that is not before `deadline`.
@@ -242,9 +243,9 @@ impl Machine {
         &self.ram
     }
 
-    /// The device, if the machine has one.
-    pub fn device(&self) -> Option<&Model> {
-        self.device.as_ref()
+    /// The devices, by number.
+    pub fn devices(&self) -> &[Model] {
+        &self.devices
     }
 
     /// The swap disk's image, if the machine has one; also after the machine's end.

@@ -10,7 +10,7 @@ mod space;
 
 use super::{AddressSpace, device as driver, enter, leave, manager};
 use crate::arch::areas::store_bytes;
-use crate::harness::TestFailure;
+use crate::harness::{TestFailure, fail};
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::DeviceId;
 use ferry_mm::space::Protection;
@@ -76,6 +76,14 @@ fn first_word(index: u64) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// The device of this number; the host gives the tests 0 and 1, which are private, and 2 and 3, which are coherent.
+fn device_numbered(number: u8) -> Result<DeviceId, TestFailure> {
+    match driver::all()?.iter().find(|device| device.id.number() == number) {
+        Some(device) => Ok(device.id),
+        None => fail!("there is no device {number}"),
+    }
+}
+
 fn the_device() -> Result<DeviceId, TestFailure> {
-    Ok(driver::first()?)
+    device_numbered(0)
 }
