@@ -13,7 +13,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 
 use crate::hardware::{Core, PageFault};
 use crate::host_thread;
-use crate::memory::{DeviceShape, FRAME_WORDS, Memory, coherent_frame};
+use crate::memory::{DeviceShape, FRAME_WORDS, Memory, behind_bar, coherent_frame};
 
 /// A copy or a clear is done in parts of this many words (512 bytes), and other CPUs get a turn before each.
 const CHUNK_WORDS: usize = 64;
@@ -182,6 +182,11 @@ impl Sim {
     /// Where CPUs reach a frame of a coherent device: behind the device's BAR.
     pub fn coherent_frame(&self, frame: DeviceFrame) -> PhysFrame {
         coherent_frame(frame)
+    }
+
+    /// The frame that CPUs reach at `frame`: RAM, or a frame of a coherent device.
+    pub fn frame_at(&self, frame: PhysFrame) -> AnyFrame {
+        behind_bar(frame).map_or(AnyFrame::System(frame), AnyFrame::Device)
     }
 
     /// Writes a word of a frame from outside, as a device does in its own memory.

@@ -13,7 +13,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferry_mm::address::PAGE_BYTES;
-use ferry_mm::frame::{AnyFrame, DeviceFrame};
+use ferry_mm::frame::{AnyFrame, DeviceFrame, DeviceId};
+use ferry_mm::page_table::entry::LeafFlags;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -45,10 +46,21 @@ pub(crate) struct DeviceShape {
 /// Distance between the BARs of two devices; the first stands this far above physical address 0.
 const COHERENT_BYTES: u64 = 1 << 40;
 
+/// The memory type of every leaf over a coherent device.
+pub(crate) const COHERENT_TYPE: LeafFlags = LeafFlags::WRITE_THROUGH;
+
 /// The physical frame behind the BAR, for a frame of a coherent device.
 pub(crate) fn coherent_frame(frame: DeviceFrame) -> PhysFrame {
     let bar = (u64::from(frame.device().number()) + 1) * COHERENT_BYTES;
     PhysFrame::containing_address(PhysAddr::new(bar + u64::from(frame.index()) * PAGE_BYTES))
+}
+
+/// The device frame behind this physical frame, where it stands behind the BAR of any device there could be.
+pub(crate) fn behind_bar(frame: PhysFrame) -> Option<DeviceFrame> {
+    let address = frame.start_address().as_u64();
+    let device = (address / COHERENT_BYTES).checked_sub(1)?;
+    let device = DeviceId::new(u8::try_from(device).ok()?)?;
+    Some(DeviceFrame::new(device, (address % COHERENT_BYTES / PAGE_BYTES) as u32))
 }
 
 fn words(frames: usize, value: u64) -> Box<[AtomicU64]> {

@@ -3,14 +3,14 @@ use std::sync::Arc;
 
 use ferry_mm::MemoryManager;
 use ferry_mm::address::PAGE_BYTES;
-use ferry_mm::frame::{AnyFrame, Descriptor, DeviceId, DeviceMemory, SystemMemory};
+use ferry_mm::frame::{AnyFrame, CpuWindow, Descriptor, DeviceFrame, DeviceId, DeviceMemory, SystemMemory};
 use ferry_mm::machine::Machine;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
 use crate::audit::audit;
 use crate::machine::{Chaos, Sim};
-use crate::memory::DeviceShape;
+use crate::memory::{COHERENT_TYPE, DeviceShape};
 use crate::program::Cpu;
 
 /// Frames at the bottom of RAM that belong to nobody, as on a real machine.
@@ -72,7 +72,14 @@ impl Builder {
         let manager = MemoryManager::new(sim, memory, kernel_root).expect("a frame for the zero page");
         for (number, shape) in self.devices.iter().enumerate() {
             let id = u8::try_from(number).ok().and_then(DeviceId::new).expect("a device number");
-            manager.register_device(DeviceMemory::new(id, descriptors(shape.frames))).expect("a place for the device");
+            let descriptors = descriptors(shape.frames);
+            let device = if shape.coherent {
+                let first = manager.machine().coherent_frame(DeviceFrame::new(id, 0));
+                DeviceMemory::coherent(id, descriptors, CpuWindow::new(first, COHERENT_TYPE))
+            } else {
+                DeviceMemory::new(id, descriptors)
+            };
+            manager.register_device(device).expect("a place for the device");
         }
         let free_at_boot = manager.memory().free(manager.machine());
         World { manager, kernel_root, free_at_boot }

@@ -2,8 +2,6 @@
 #![forbid(unsafe_code)]
 use super::{MANAGER, current_space};
 use core::fmt::{self, Write};
-use ferry_mm::address::PAGE_BYTES;
-use ferry_mm::frame::AnyFrame;
 use x86_64::VirtAddr;
 
 /// Writes what is known about the page at `address`.
@@ -17,18 +15,10 @@ pub fn explain(address: VirtAddr, out: &mut dyn Write) -> fmt::Result {
     let Some(space) = current_space() else {
         return writeln!(out, "this CPU is in no address space");
     };
-    let entry = space.entry(address).decode();
-    writeln!(out, "in address space {} the page is {entry}", space.id().number())?;
-    let descriptor = match entry.frame() {
-        None => return Ok(()),
-        Some(AnyFrame::System(frame)) => {
-            manager.memory().descriptors().get((frame.start_address().as_u64() / PAGE_BYTES) as usize)
-        }
-        Some(AnyFrame::Device(frame)) => {
-            manager.device(frame.device()).and_then(|device| device.descriptors().get(frame.index() as usize))
-        }
-    };
-    let Some(descriptor) = descriptor else {
+    let entry = space.entry(address);
+    writeln!(out, "in address space {} the page is {}", space.id().number(), entry.decode())?;
+    let Some(frame) = manager.mapped_frame(entry) else { return Ok(()) };
+    let Some(descriptor) = manager.descriptor(frame) else {
         return writeln!(out, "there is no such frame: the entry is damaged");
     };
     writeln!(

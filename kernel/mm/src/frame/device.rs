@@ -7,10 +7,11 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::descriptor::{Descriptor, FrameKind, NO_FRAME};
-use super::{AnyFrame, DeviceFrame, DeviceId};
+use super::{AnyFrame, CpuWindow, DeviceFrame, DeviceId};
 use crate::inject::{Injector, Step};
 use crate::lock::{Level, Lock};
 use crate::machine::Machine;
+use x86_64::structures::paging::PhysFrame;
 
 /// The device has no free frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,11 +24,21 @@ pub struct DeviceMemory<D> {
     head: Lock<u32>,
     free: AtomicU64,
     closed: AtomicBool,
+    window: Option<CpuWindow>,
 }
 
 impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
-    /// A device whose frames, one per descriptor, are all free and zero.
+    /// A private device, whose frames, one per descriptor, are all free and zero: CPUs do not map them.
     pub fn new(id: DeviceId, descriptors: D) -> Self {
+        Self::of(id, descriptors, None)
+    }
+
+    /// A coherent device, whose frames, one per descriptor, are all free and zero: CPUs map them through `window`.
+    pub fn coherent(id: DeviceId, descriptors: D, window: CpuWindow) -> Self {
+        Self::of(id, descriptors, Some(window))
+    }
+
+    fn of(id: DeviceId, descriptors: D, window: Option<CpuWindow>) -> Self {
         let count = u32::try_from(descriptors.len()).unwrap_or(NO_FRAME);
         // The lowest frame comes out first, which makes a first look at the device easy to follow.
         for index in 0..count {
@@ -43,12 +54,25 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
             head: Lock::new(Level::DeviceFrames, head),
             free: AtomicU64::new(u64::from(count)),
             closed: AtomicBool::new(false),
+            window,
         }
     }
 
     /// The device.
     pub fn id(&self) -> DeviceId {
         self.id
+    }
+
+    /// Where CPUs map the frames; `None` for a private device.
+    #[inline]
+    pub fn window(&self) -> Option<CpuWindow> {
+        self.window
+    }
+
+    /// The frame that stands at this physical frame of the window.
+    #[inline]
+    pub(crate) fn frame_at(&self, frame: PhysFrame) -> Option<DeviceFrame> {
+        Some(DeviceFrame::new(self.id, self.window?.index_of(frame, self.frames())?))
     }
 
     /// Number of frames.

@@ -22,6 +22,7 @@ mod buddy;
 mod descriptor;
 mod device;
 mod system;
+mod window;
 
 pub use buddy::MAX_ORDER;
 pub(crate) use descriptor::NO_FRAME;
@@ -29,6 +30,7 @@ pub use descriptor::{Descriptor, FrameKind, Origin};
 pub use device::{DeviceFull, DeviceMemory, OwnedDeviceFrame};
 pub use system::{OutOfFrames, OwnedFrame, SystemMemory};
 pub(crate) use system::{frame_of, number};
+pub use window::CpuWindow;
 
 use crate::page_table::entry::MAX_DEVICE;
 use x86_64::structures::paging::PhysFrame;

@@ -112,7 +112,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let manager = batch.space.manager;
         let machine = &manager.machine;
         for slot in batch.slots.as_mut().iter_mut().filter(|slot| slot.state == SlotState::Taken) {
-            let Some(source) = slot.source() else { continue };
+            let Some(source) = slot.source(manager) else { continue };
             slot.state = match manager.memory.allocate(machine, &manager.injector) {
                 Err(OutOfFrames) => SlotState::GivingUp(Reason::NoMemory),
                 Ok(_) if manager.injector.fails(Step::Copy) => SlotState::Lost,
@@ -165,7 +165,7 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Lets go of the device frame that a page came from.
     #[inline]
     fn free_device_source(self, slot: &Slot) {
-        if let Some(AnyFrame::Device(source)) = slot.source() {
+        if let Some(AnyFrame::Device(source)) = slot.source(self.manager) {
             self.drop_locked_device_mapping(source);
         }
     }

@@ -8,6 +8,7 @@ use crate::address::PageRange;
 use crate::frame::{AnyFrame, Origin};
 use crate::lock::ReadGuard;
 use crate::machine::Machine;
+use crate::manager::MemoryManager;
 use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
@@ -58,12 +59,8 @@ impl Slot {
 
     /// The frame that the saved entry named, if it named one.
     #[inline]
-    pub(crate) fn source(&self) -> Option<AnyFrame> {
-        match self.saved.decode() {
-            Entry::Present { frame, .. } => Some(AnyFrame::System(frame)),
-            Entry::Device { frame, .. } => Some(AnyFrame::Device(frame)),
-            _ => None,
-        }
+    pub(crate) fn source<M: Machine>(&self, manager: &MemoryManager<M>) -> Option<AnyFrame> {
+        manager.mapped_frame(self.saved)
     }
 
     fn is_ours(&self) -> bool {
@@ -149,7 +146,7 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
             matches!(migrating.decode(), Entry::Migrating { .. }),
             "somebody changed our entry to {migrating:?}"
         );
-        if let Some(source) = slot.source() {
+        if let Some(source) = slot.source(space.manager) {
             space.manager.unlock_frame(source);
         }
         slot.state = SlotState::Stays(reason);
@@ -168,7 +165,7 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
         }
         for index in 0..self.slots.as_mut().len() {
             let slot = self.slots.as_mut()[index];
-            if let Some(source) = slot.source().filter(|_| which(slot.state))
+            if let Some(source) = slot.source(self.space.manager).filter(|_| which(slot.state))
                 && let Some((others, origin)) = self.shared(source)
             {
                 others.give_back(source, origin);

@@ -4,7 +4,7 @@ use x86_64::structures::paging::Page;
 use super::batch::{Batch, Slot, SlotState, Slots};
 use super::{Held, Invalid, MigrateError, Unmapped};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
+use crate::frame::{AnyFrame, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
@@ -74,18 +74,20 @@ impl<'m, M: Machine> Space<'m, M> {
             // An empty page is taken as if the zero page stood there: both read as zeros.
             Entry::Empty => Ok(self.take_entry(leaf, page, zero_frame.into())),
             Entry::Present { frame, .. } if frame == zero_frame => Ok(self.take_entry(leaf, page, frame.into())),
-            Entry::Present { frame, .. } => {
-                let descriptor = manager.memory.descriptor(frame);
-                if descriptor.kind() != FrameKind::Anonymous {
-                    return Err(MigrateError::Fault(page.start_address()));
+            Entry::Present { frame, .. } => match manager.frame_behind(frame) {
+                AnyFrame::System(frame) => {
+                    let descriptor = manager.memory.descriptor(frame);
+                    if descriptor.kind() != FrameKind::Anonymous {
+                        return Err(MigrateError::Fault(page.start_address()));
+                    }
+                    if !descriptor.try_lock_page() {
+                        return stays(Reason::Busy);
+                    }
+                    Ok(self.take_entry(leaf, page, frame.into()))
                 }
-                if !descriptor.try_lock_page() {
-                    return stays(Reason::Busy);
-                }
-                Ok(self.take_entry(leaf, page, frame.into()))
-            }
-            Entry::Device { frame, .. } if frame.device() == device => stays(Reason::AlreadyThere),
-            Entry::Device { .. } => stays(Reason::ForeignDevice),
+                AnyFrame::Device(frame) => stays(on_device(frame, device)),
+            },
+            Entry::Device { frame, .. } => stays(on_device(frame, device)),
             Entry::Migrating { .. } => stays(Reason::Busy),
             Entry::NoAccess { .. }
             | Entry::Swap { .. }
@@ -105,6 +107,11 @@ impl<'m, M: Machine> Space<'m, M> {
         });
         Slot { saved, state: SlotState::Taken }
     }
+}
+
+/// Why a page that is on a device stays there when it shall go to `target`.
+fn on_device(frame: DeviceFrame, target: DeviceId) -> Reason {
+    if frame.device() == target { Reason::AlreadyThere } else { Reason::ForeignDevice }
 }
 
 impl<'m, M: Machine> Collected<'m, M> {

@@ -26,7 +26,7 @@ impl<'m, M: Machine> Copied<'m, M> {
                 }
             };
             // A fresh device frame is zero already, which is all that an empty or a zero page needs.
-            let source = slot.source().filter(|source| *source != AnyFrame::System(manager.zero_frame));
+            let source = slot.source(manager).filter(|source| *source != AnyFrame::System(manager.zero_frame));
             if let Some(source) = source {
                 if manager.injector.fails(Step::Copy) {
                     slot.state = SlotState::GivingUp(Reason::CopyFailed);

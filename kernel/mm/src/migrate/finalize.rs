@@ -1,4 +1,4 @@
-//! Phase four: `Migrating` becomes `Device`, or again what it was.
+//! Phase four: `Migrating` becomes `Device`, or present in the memory of a coherent device, or again what it was.
 use x86_64::structures::paging::Page;
 
 use super::batch::{Batch, Slot, SlotState, Slots};
@@ -30,22 +30,23 @@ fn finalize_others<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
         return;
     }
     for slot in &batch.slots {
-        if let (SlotState::Copied(AnyFrame::Device(target)), Some(source)) = (slot.state, slot.source())
+        if let (SlotState::Copied(AnyFrame::Device(target)), Some(source)) =
+            (slot.state, slot.source(batch.space.manager))
             && let Some((others, origin)) = batch.shared(source)
         {
             let manager = batch.space.manager;
             // The descriptor comes before the entries: once one is written, a fault on another CPU may follow it.
             manager.device_descriptor(target).map(origin, manager.any_descriptor(source).mappings());
-            others.replace(source, origin, |space, _, flags| {
+            others.replace(source, origin, |space, area, flags| {
                 space.state.uncharge(Resident::System, 1);
                 space.state.charge(Resident::Device, 1);
-                Entry::Device { frame: target, writable: flags.contains(LeafFlags::WRITABLE) }.encode()
+                manager.entry_at_rest(target.into(), flags, area.protection)
             });
         }
     }
 }
 
-/// Writes the `Device` entry, then lets go of the RAM frame.
+/// Writes the entry of the page on the device, then lets go of the RAM frame.
 fn commit<'m, M: Machine>(
     space: Space<'m, M>,
     leaf: &LeafTable<'m, M>,
@@ -55,7 +56,7 @@ fn commit<'m, M: Machine>(
     area: &Area,
 ) {
     let manager = space.manager;
-    let source = match slot.source() {
+    let source = match slot.source(manager) {
         Some(AnyFrame::System(frame)) if frame != manager.zero_frame => Some(frame),
         _ => None,
     };
@@ -64,12 +65,13 @@ fn commit<'m, M: Machine>(
     if descriptor.mappings() == 0 {
         descriptor.map(area.origin_of(page), 1);
     }
-    // An empty entry remembers no protection: its page comes home as writable as its area is now.
-    let writable = match source {
-        Some(_) => slot.saved.flags().contains(LeafFlags::WRITABLE),
-        None => area.protection.contains(Protection::WRITE),
+    let flags = match source {
+        Some(_) => slot.saved.flags(),
+        // An empty entry remembers no protection: its page is as writable as its area is now.
+        None if area.protection.contains(Protection::WRITE) => area.protection.read_only_flags() | LeafFlags::WRITABLE,
+        None => area.protection.read_only_flags(),
     };
-    let migrating: RawEntry = leaf.swap(page, Entry::Device { frame: target, writable }.encode());
+    let migrating: RawEntry = leaf.swap(page, manager.entry_at_rest(target.into(), flags, area.protection));
     debug_assert!(matches!(migrating.decode(), Entry::Migrating { .. }), "somebody changed our entry to {migrating:?}");
     space.state.charge(Resident::Device, 1);
     slot.state = SlotState::Moved;

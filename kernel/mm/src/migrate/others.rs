@@ -39,7 +39,7 @@ impl<'m, M: Machine> Others<'m, M> {
         for (held, owed) in &mut self.held {
             let owner = held.space.manager.machine.cpu();
             held.for_each_candidate(origin, |leaf, page, _| {
-                if names(leaf.load(page), frame) {
+                if held.space.manager.is_mapped_by(frame, leaf.load(page)) {
                     let old = leaf.update(page, |raw| migrating(raw, frame, owner));
                     if old.is_present() {
                         owed.owe(crate::address::PageRange::of_page(page));
@@ -84,23 +84,7 @@ impl<'m, M: Machine> Others<'m, M> {
 
     /// Gives every entry of `frame` that was taken in other spaces back, bit for bit. Nothing to flush: none was present.
     pub(crate) fn give_back(&self, frame: AnyFrame, origin: Origin) {
-        self.replace(frame, origin, |_, area, flags| {
-            match frame {
-                AnyFrame::System(frame) if area.protection.is_accessible() => Entry::Present { frame, flags },
-                AnyFrame::System(frame) => Entry::NoAccess { frame, flags },
-                AnyFrame::Device(frame) => Entry::Device { frame, writable: flags.contains(LeafFlags::WRITABLE) },
-            }
-            .encode()
-        });
-    }
-}
-
-/// Whether an entry maps `frame`.
-fn names(entry: RawEntry, frame: AnyFrame) -> bool {
-    match entry.decode() {
-        Entry::Present { frame: named, .. } | Entry::NoAccess { frame: named, .. } => AnyFrame::System(named) == frame,
-        Entry::Device { frame: named, .. } => AnyFrame::Device(named) == frame,
-        _ => false,
+        self.replace(frame, origin, |space, area, flags| space.manager.entry_at_rest(frame, flags, area.protection));
     }
 }
 

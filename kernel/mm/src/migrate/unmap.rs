@@ -22,7 +22,7 @@ impl<'m, M: Machine> Unmapped<'m, M> {
         take_other_mappings(&mut batch);
         let manager = batch.space.manager;
         for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {
-            let Some(AnyFrame::System(frame)) = slot.source() else { continue };
+            let Some(AnyFrame::System(frame)) = slot.source(manager) else { continue };
             if frame == manager.zero_frame {
                 continue;
             }
@@ -52,7 +52,7 @@ impl<'m, M: Machine> Unmapped<'m, M> {
 fn take_other_mappings<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
     let manager = batch.space.manager;
     for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {
-        let Some(AnyFrame::System(frame)) = slot.source() else { continue };
+        let Some(AnyFrame::System(frame)) = slot.source(manager) else { continue };
         let descriptor = manager.memory.descriptor(frame);
         let (mappings, Some(origin)) = (descriptor.mappings(), descriptor.origin()) else { continue };
         if mappings == 1 {

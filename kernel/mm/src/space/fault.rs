@@ -170,7 +170,7 @@ impl<M: Machine> Space<'_, M> {
                 let fresh = manager.memory.allocate_zeroed(machine, &manager.injector).map_err(out_of_memory)?;
                 Ok(self.map_fresh(table, page, area, entry, fresh))
             }
-            Entry::Present { frame, .. } if manager.memory.descriptor(frame).mappings() > 1 => self
+            Entry::Present { frame, .. } if manager.any_descriptor(manager.frame_behind(frame)).mappings() > 1 => self
                 .copy_on_write(table, page, area, entry, LeafFlags::WRITABLE | LeafFlags::DIRTY)
                 .map_err(out_of_memory),
             Entry::Present { .. } => Ok(self.make_writable(table, page, entry)),
@@ -234,7 +234,7 @@ impl<M: Machine> Space<'_, M> {
         let manager = self.manager;
         let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
         let now = leaf.load(page);
-        let sole = |frame| manager.memory.descriptor(frame).mappings() == 1;
+        let sole = |frame| manager.any_descriptor(manager.frame_behind(frame)).mappings() == 1;
         // Under the lock: only a fork of this space could share the page again, and it needs the areas for itself.
         if without_accessed(now) != without_accessed(seen) || !now.named_frame().is_some_and(sole) {
             return Attempt::LookAgain;
@@ -265,14 +265,16 @@ impl<M: Machine> Space<'_, M> {
     ) -> Result<Attempt, OutOfFrames> {
         let manager = self.manager;
         let machine = &manager.machine;
-        let Some(shared) = seen.named_frame() else { return Ok(Attempt::LookAgain) };
+        let Some(shared) = seen.named_frame().map(|frame| manager.frame_behind(frame)) else {
+            return Ok(Attempt::LookAgain);
+        };
         let fresh = manager.memory.allocate(machine, &manager.injector)?;
         let Some(locked) = manager.try_lock_frame(shared) else { return Ok(Attempt::LookAgain) };
         // Looked at again now that nobody can take it away.
         if without_accessed(peek(machine, table, page)) != without_accessed(seen) {
             return Ok(Attempt::LookAgain);
         }
-        machine.copy(AnyFrame::System(shared), AnyFrame::System(fresh.frame()));
+        machine.copy(shared, fresh.frame().into());
         machine.complete_copies();
         {
             let leaf = LeafTable::lock(machine, &manager.memory, table);
@@ -291,7 +293,11 @@ impl<M: Machine> Space<'_, M> {
         }
         locked.descriptor().remove_mappings(1);
         drop(locked);
-        manager.release_frame(shared);
+        if let AnyFrame::Device(_) = shared {
+            self.state.uncharge(Resident::Device, 1);
+            self.state.charge(Resident::System, 1);
+        }
+        manager.release_frame(shared, 1);
         manager.statistics.count_copied_page();
         Ok(Attempt::Done(Resolution::Copied))
     }

@@ -93,9 +93,10 @@ impl<'m, M: Machine> Space<'m, M> {
                 for page in (0..part.pages()).map(|index| part.page(index)) {
                     if let Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } = leaf.load(page).decode()
                         && frame != manager.zero_frame
-                        && manager.memory.descriptor(frame).pins() > 0
+                        && let frame = manager.frame_behind(frame)
+                        && manager.any_descriptor(frame).pins() > 0
                     {
-                        child.copy_for_child(area, &child_leaf, page, frame.into())?;
+                        child.copy_for_child(area, &child_leaf, page, frame)?;
                     }
                 }
             }
@@ -122,12 +123,7 @@ impl<'m, M: Machine> Space<'m, M> {
         manager.memory.descriptor(frame).map(area.origin_of(page), 1);
         self.state.charge(Resident::System, 1);
         let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
-        let entry = if area.protection.is_accessible() {
-            Entry::Present { frame, flags }
-        } else {
-            Entry::NoAccess { frame, flags }
-        };
-        leaf.swap(page, entry.encode());
+        leaf.swap(page, manager.entry_at_rest(frame.into(), flags, area.protection));
         Ok(())
     }
 
@@ -160,8 +156,9 @@ impl<'m, M: Machine> Space<'m, M> {
             match entry.decode() {
                 Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == manager.zero_frame => {}
                 Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
-                    manager.memory.descriptor(frame).add_mapping();
-                    child.state.charge(Resident::System, 1);
+                    let frame = manager.frame_behind(frame);
+                    manager.any_descriptor(frame).add_mapping();
+                    child.state.charge(Resident::of(frame), 1);
                 }
                 Entry::Device { frame, .. } => {
                     manager.device_descriptor(frame).add_mapping();

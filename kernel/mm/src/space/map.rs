@@ -1,10 +1,9 @@
 //! Mapping and unmapping of areas.
-use x86_64::structures::paging::PhysFrame;
 
 use super::area::{AreaList, NoRoom};
 use super::{Area, Protection, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{DeviceFrame, NO_FRAME, frame_of, number};
+use crate::frame::{AnyFrame, DeviceFrame, NO_FRAME, frame_of, number};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::flush::OwedFlush;
@@ -44,15 +43,15 @@ impl core::error::Error for MapError {}
 /// How many shared frames wait for a flush at most.
 const MOST_SHARED: usize = 32;
 
-/// RAM frames whose entries are gone, but that a CPU may still reach through a stale translation.
+/// Frames of RAM and of coherent devices whose entries are gone, but that a CPU may still reach through a stale translation.
 ///
-/// Their references are dropped by [`ZappedFrames::pay`] only, which pays the flush first. Frames that nobody else maps are in
+/// Their references are dropped by [`ZappedFrames::pay`] only, which pays the flush first. RAM frames that nobody else maps are in
 /// a list through their descriptors' links, which takes no memory. A shared frame may be in such a list of another space at the
-/// same time, so those wait in an array; where it is full, the flush is paid early.
+/// same time, so those wait in an array, as do device frames; where it is full, the flush is paid early.
 struct ZappedFrames {
     owed: OwedFlush,
     head: u32,
-    shared: [Option<PhysFrame>; MOST_SHARED],
+    shared: [Option<AnyFrame>; MOST_SHARED],
     shared_count: usize,
 }
 
@@ -61,10 +60,12 @@ impl ZappedFrames {
         Self { owed: OwedFlush::new(), head: NO_FRAME, shared: [None; MOST_SHARED], shared_count: 0 }
     }
 
-    fn push<M: Machine>(&mut self, space: Space<'_, M>, frame: PhysFrame) {
-        let descriptor = space.manager.memory.descriptor(frame);
+    fn push<M: Machine>(&mut self, space: Space<'_, M>, frame: AnyFrame) {
+        let descriptor = space.manager.any_descriptor(frame);
         // A sole mapping stays sole: only a fork of this space could share it, and the areas are ours.
-        if descriptor.mappings() == 1 {
+        if let AnyFrame::System(frame) = frame
+            && descriptor.mappings() == 1
+        {
             descriptor.remove_mappings(1);
             descriptor.set_link(NO_FRAME, self.head);
             self.head = number(frame);
@@ -83,14 +84,19 @@ impl ZappedFrames {
         let manager = space.manager;
         core::mem::take(&mut self.owed).pay(&manager.machine, space.state, &manager.statistics);
         for frame in self.shared.iter_mut().filter_map(Option::take) {
-            manager.memory.descriptor(frame).remove_mappings(1);
-            manager.release_frame(frame);
+            match frame {
+                AnyFrame::System(_) => {
+                    manager.any_descriptor(frame).remove_mappings(1);
+                    manager.release_frame(frame, 1);
+                }
+                AnyFrame::Device(frame) => space.drop_device_mapping(frame),
+            }
         }
         self.shared_count = 0;
         while self.head != NO_FRAME {
             let frame = frame_of(self.head);
             self.head = manager.memory.descriptor(frame).link().1;
-            manager.release_frame(frame);
+            manager.release_frame(frame.into(), 1);
         }
     }
 }
@@ -183,7 +189,10 @@ impl<M: Machine> Space<'_, M> {
         match old.decode() {
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == self.manager.zero_frame => {}
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
-                self.state.uncharge(Resident::System, 1);
+                let frame = self.manager.frame_behind(frame);
+                if let AnyFrame::System(_) = frame {
+                    self.state.uncharge(Resident::System, 1);
+                }
                 zapped.push(self, frame);
             }
             Entry::Device { frame, .. } => self.drop_device_mapping(frame),
@@ -211,14 +220,11 @@ impl<M: Machine> Space<'_, M> {
     /// The same for a frame whose lock the caller has; it is given back.
     pub(crate) fn drop_locked_device_mapping(self, frame: DeviceFrame) {
         let manager = self.manager;
-        let device = manager.device(frame.device()).expect("an entry names a registered device");
-        let descriptor = device.descriptor(frame);
+        let descriptor = manager.device_descriptor(frame);
         // In this order: without a mapping nobody can lock the frame any more.
         descriptor.remove_mappings(1);
         descriptor.unlock();
         self.state.uncharge(Resident::Device, 1);
-        if descriptor.release(1) {
-            device.free_frame(&manager.machine, frame);
-        }
+        manager.release_frame(frame.into(), 1);
     }
 }

@@ -20,7 +20,7 @@ use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::address::{PAGE_BYTES, PageRange};
-use crate::frame::OutOfFrames;
+use crate::frame::{AnyFrame, OutOfFrames};
 use crate::lock::{Level, SharedLock};
 use crate::machine::{CpuSet, Machine};
 use crate::manager::MemoryManager;
@@ -73,6 +73,17 @@ pub(crate) enum Resident {
     System,
     /// On a device.
     Device,
+}
+
+impl Resident {
+    /// Where a page is whose contents stand in `frame`.
+    #[inline]
+    pub(crate) fn of(frame: AnyFrame) -> Self {
+        match frame {
+            AnyFrame::System(_) => Self::System,
+            AnyFrame::Device(_) => Self::Device,
+        }
+    }
 }
 
 impl SpaceState {

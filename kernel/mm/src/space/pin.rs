@@ -3,10 +3,10 @@
 //! A pinned page stays in its frame: a migration finds its reference and leaves it alone. Unmapping it takes the
 //! mapping away, not the frame; that goes when the pin is dropped. (`get_user_pages`' role in Linux.)
 use x86_64::VirtAddr;
-use x86_64::structures::paging::{Page, PhysFrame};
+use x86_64::structures::paging::Page;
 
 use super::{Access, FaultError, Protection, Space};
-use crate::frame::OutOfFrames;
+use crate::frame::{AnyFrame, OutOfFrames};
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::page_table::entry::{Entry, LeafFlags};
@@ -17,21 +17,20 @@ use crate::page_table::walk;
 #[must_use = "dropping it ends the pin"]
 pub struct Pin<'m, M: Machine> {
     manager: &'m MemoryManager<M>,
-    frame: PhysFrame,
+    frame: AnyFrame,
 }
 
 impl<M: Machine> Pin<'_, M> {
     /// The frame, which stays the page's for as long as the page is mapped.
-    pub fn frame(&self) -> PhysFrame {
+    pub fn frame(&self) -> AnyFrame {
         self.frame
     }
 }
 
 impl<M: Machine> Drop for Pin<'_, M> {
     fn drop(&mut self) {
-        let descriptor = self.manager.memory.descriptor(self.frame);
-        descriptor.unpin();
-        self.manager.release_frame(self.frame);
+        self.manager.any_descriptor(self.frame).unpin();
+        self.manager.release_frame(self.frame, 1);
     }
 }
 
@@ -56,7 +55,9 @@ impl<'m, M: Machine> Space<'m, M> {
                     && area.protection.intersects(Protection::READ_WRITE)
                 {
                     let seen = peek(&manager.machine, table, page);
-                    if seen.named_frame().is_some_and(|frame| manager.memory.descriptor(frame).mappings() > 1) {
+                    if seen.is_present()
+                        && manager.mapped_frame(seen).is_some_and(|frame| manager.any_descriptor(frame).mappings() > 1)
+                    {
                         self.copy_on_write(table, page, area, seen, LeafFlags::empty())
                             .map_err(|OutOfFrames| FaultError::OutOfMemory(address))?;
                         continue;
@@ -65,9 +66,10 @@ impl<'m, M: Machine> Space<'m, M> {
                     // Under the table's lock: a migration that takes the entry later finds the reference.
                     if let Entry::Present { frame, flags } = leaf.load(page).decode()
                         && enough(flags)
-                        && manager.memory.descriptor(frame).mappings() <= 1
+                        && let frame = manager.frame_behind(frame)
+                        && manager.any_descriptor(frame).mappings() <= 1
                     {
-                        manager.memory.descriptor(frame).pin();
+                        manager.any_descriptor(frame).pin();
                         return Ok(Pin { manager, frame });
                     }
                 }

@@ -2,6 +2,7 @@
 use super::{MapError, Protection, Space};
 use crate::address::PageRange;
 use crate::machine::Machine;
+use crate::manager::MemoryManager;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
@@ -28,10 +29,10 @@ impl<M: Machine> Space<'_, M> {
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
             for page in (0..part.pages()).map(|index| part.page(index)) {
                 let current = leaf.load(page);
-                if protected(current, protection) == current {
+                if protected(manager, current, protection) == current {
                     continue;
                 }
-                let old = leaf.update(page, |raw| protected(raw, protection));
+                let old = leaf.update(page, |raw| protected(manager, raw, protection));
                 if old.is_present() {
                     owed.owe(PageRange::of_page(page));
                 }
@@ -44,7 +45,7 @@ impl<M: Machine> Space<'_, M> {
 }
 
 /// The entry under its new protection: weaker, or accessible again, but never writable where it was not.
-fn protected(raw: RawEntry, protection: Protection) -> RawEntry {
+fn protected<M: Machine>(manager: &MemoryManager<M>, raw: RawEntry, protection: Protection) -> RawEntry {
     let writable = |flags: LeafFlags| {
         let kept = flags & (LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY);
         let kept = if protection.contains(Protection::WRITE) { kept } else { kept - LeafFlags::WRITABLE };
@@ -52,8 +53,7 @@ fn protected(raw: RawEntry, protection: Protection) -> RawEntry {
     };
     match raw.decode() {
         Entry::Present { frame, flags } | Entry::NoAccess { frame, flags } => {
-            let flags = writable(flags);
-            if protection.is_accessible() { Entry::Present { frame, flags } } else { Entry::NoAccess { frame, flags } }
+            return manager.entry_at_rest(manager.frame_behind(frame), writable(flags), protection);
         }
         Entry::Device { frame, writable } => {
             Entry::Device { frame, writable: writable && protection.contains(Protection::WRITE) }

@@ -29,7 +29,7 @@ pub(super) fn check_ram(world: &World, expected: &Expected, uses: &Uses, found: 
         let frame = frame_numbered(number);
         let any = AnyFrame::System(frame);
         let kind = descriptor.kind();
-        let expected_pins = expected.pins.iter().filter(|pinned| **pinned == frame).count();
+        let expected_pins = expected.pins.iter().filter(|pinned| **pinned == any).count();
         if descriptor.pins() as usize != expected_pins {
             found.push(Violation::Pins { frame: name(any), counted: descriptor.pins(), expected: expected_pins });
         }

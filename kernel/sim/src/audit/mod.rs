@@ -15,7 +15,7 @@ mod tables;
 
 use std::fmt;
 
-use ferry_mm::frame::{DeviceFrame, FrameKind, Origin};
+use ferry_mm::frame::{AnyFrame, DeviceFrame, FrameKind, Origin};
 use ferry_mm::machine::CpuId;
 use ferry_mm::page_table::entry::RawEntry;
 use x86_64::VirtAddr;
@@ -29,7 +29,7 @@ pub struct Expected {
     /// A batch is open: `Migrating` entries, locked frames, frames that only the batch owns, and areas held shared.
     pub open_batch: bool,
     /// The pinned frames, once for each pin.
-    pub pins: Vec<PhysFrame>,
+    pub pins: Vec<AnyFrame>,
 }
 
 /// Something that must not be.
@@ -43,6 +43,7 @@ pub enum Violation {
     OutsideAreas { page: Page, entry: RawEntry },
     StrongerThanArea { page: Page, entry: RawEntry },
     SharedAndWritable { page: Page, frame: String },
+    MemoryType { page: Page, entry: RawEntry },
     WritableZeroPage { page: Page, entry: RawEntry },
     UnexpectedMigrating { page: Page, entry: RawEntry },
     NotLocked { page: Page, entry: RawEntry },

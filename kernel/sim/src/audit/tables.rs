@@ -11,7 +11,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 use super::{Expected, Violation};
 use crate::hardware::LOWER_HALF_ENTRIES;
 use crate::machine::Sim;
-use crate::memory::FRAME_WORDS;
+use crate::memory::{COHERENT_TYPE, FRAME_WORDS};
 use crate::tlb::span_bits;
 use crate::world::World;
 
@@ -162,13 +162,21 @@ fn check_leaf(
             if too_strong {
                 found.push(Violation::StrongerThanArea { page, entry });
             }
-            (AnyFrame::System(frame), flags)
+            let frame = world.sim().frame_at(frame);
+            let memory_type = match frame {
+                AnyFrame::System(_) => LeafFlags::empty(),
+                AnyFrame::Device(_) => COHERENT_TYPE,
+            };
+            if flags & (LeafFlags::WRITE_THROUGH | LeafFlags::CACHE_DISABLE) != memory_type {
+                found.push(Violation::MemoryType { page, entry });
+            }
+            (frame, flags)
         }
         Entry::NoAccess { frame, flags } => {
             if area.protection.is_accessible() {
                 found.push(Violation::StrongerThanArea { page, entry });
             }
-            (AnyFrame::System(frame), flags)
+            (world.sim().frame_at(frame), flags)
         }
         Entry::Device { frame, writable } => {
             if writable && !area.protection.contains(Protection::WRITE) {

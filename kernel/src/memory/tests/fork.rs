@@ -79,7 +79,7 @@ kernel_test! {
         let pin = parent.space.pin(range.start_address(), Access::Write)?;
         let child = fork(parent.space)?;
         store_bytes(range.start_address(), &[0]);
-        check_eq!(parent.space.entry(range.start_address()).decode().frame(), Some(pin.frame().into()));
+        check_eq!(parent.space.entry(range.start_address()).decode().frame(), Some(pin.frame()));
         check!(inside(child.space, parent.space, || holds_pattern(range, 0)), "the child sees the parent's store")?;
         drop(pin);
         Ok(())

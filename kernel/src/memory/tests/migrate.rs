@@ -125,7 +125,7 @@ kernel_test! {
         let report = room.space.migrate_to_device(range, device)?;
         check_eq!((report.moved, report.stayed.count(Reason::Pinned), report.stayed.total()), (7, 1, 1));
         check_eq!(room.space.entry(pinned), before);
-        check_eq!(before.decode().frame(), Some(pin.frame().into()));
+        check_eq!(before.decode().frame(), Some(pin.frame()));
         drop(pin);
         check_eq!(room.space.migrate_to_device(range, device)?.moved, 1);
         Ok(())
@@ -137,7 +137,7 @@ kernel_test! {
         let frames = manager().census().free_frames;
         let pin = room.space.pin(range.start_address(), Access::Read)?;
         room.space.unmap(range)?;
-        let used = manager().memory().descriptor(pin.frame());
+        let used = manager().descriptor(pin.frame()).ok_or("the frame has no descriptor")?;
         check_eq!((used.references(), used.mappings(), used.pins()), (1, 0, 1));
         drop(pin);
         check!(manager().census().free_frames > frames, "the frame did not come back")?;

@@ -8,7 +8,6 @@ use ferry_mm::migrate::{Held, Invalid, MigrateError, Report};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
 use ferry_mm::space::{Access, FaultError, MapError, Pin, Protection, Space};
 use ferry_sim::{AccessError, Expected, Sim, World, audit_with};
-use x86_64::structures::paging::PhysFrame;
 
 use super::model::{Model, disturb, drain_all, own};
 use super::operation::{Op, PROTECTIONS};
@@ -311,7 +310,7 @@ impl<'w> Run<'w> {
     }
 
     pub fn audit(&self, open_batch: bool) {
-        let pins: Vec<PhysFrame> = self.pins.iter().map(|pinned| pinned.pin.frame()).collect();
+        let pins = self.pins.iter().map(|pinned| pinned.pin.frame()).collect();
         audit_with(self.world, &Expected { open_batch, pins }).unwrap();
     }
 
@@ -323,11 +322,13 @@ impl<'w> Run<'w> {
             let still_there =
                 model.spaces[pinned.space][pinned.page].as_ref().is_some_and(|page| page.birth == pinned.birth);
             let Some(handle) = self.spaces[pinned.space].filter(|_| still_there) else { continue };
-            if frame == self.world.manager().zero_frame() {
+            if frame == self.world.manager().zero_frame().into() {
                 continue;
             }
             match handle.path(at(pinned.page as u64, 0)).last().decode() {
-                Entry::Present { frame: there, .. } | Entry::NoAccess { frame: there, .. } => assert_eq!(there, frame),
+                Entry::Present { frame: there, .. } | Entry::NoAccess { frame: there, .. } => {
+                    assert_eq!(self.sim().frame_at(there), frame);
+                }
                 other => panic!("a pinned page became {other:?}"),
             }
         }
