@@ -9,7 +9,7 @@
 //! same source on the host, with translation caches that keep stale entries. All state lives in a
 //! [`MemoryManager`], so any number of them can exist side by side.
 //!
-//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`migrate`].
+//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`swap`], [`migrate`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -25,5 +25,6 @@ pub mod migrate;
 pub mod page_table;
 pub mod space;
 pub mod stats;
+pub mod swap;
 
 pub use manager::MemoryManager;

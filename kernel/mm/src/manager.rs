@@ -10,6 +10,7 @@ use crate::lock::{Level, Lock};
 use crate::machine::Machine;
 use crate::space::{MAX_SPACES, SpaceState};
 use crate::stats::Statistics;
+use crate::swap::SwapMap;
 
 /// How many devices there may be. An entry could name more; the table of devices is an array of this size.
 pub const MAX_DEVICES: usize = 8;
@@ -22,6 +23,7 @@ pub struct MemoryManager<M: Machine> {
     pub(crate) spaces: Box<[SpaceState]>,
     /// Which entries of `spaces` are in use.
     pub(crate) spaces_in_use: Lock<[bool; MAX_SPACES]>,
+    pub(crate) swap: Once<SwapMap<M>>,
     pub(crate) kernel_root: PhysFrame,
     pub(crate) zero_frame: PhysFrame,
     pub(crate) statistics: Statistics,
@@ -84,6 +86,7 @@ impl<M: Machine> MemoryManager<M> {
             devices: [const { Once::new() }; MAX_DEVICES],
             spaces: spaces.into_boxed_slice(),
             spaces_in_use: Lock::new(Level::Spaces, [false; MAX_SPACES]),
+            swap: Once::new(),
             kernel_root,
             zero_frame,
             statistics: Statistics::default(),
