@@ -38,7 +38,7 @@ fn finalize_others<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
             // The descriptor comes before the entries: once one is written, a fault on another CPU may follow it.
             manager.device_descriptor(target).map(origin, manager.any_descriptor(source).mappings());
             others.replace(source, origin, |space, area, flags| {
-                space.state.uncharge(Resident::System, 1);
+                space.state.uncharge(Resident::Ram, 1);
                 space.state.charge(Resident::Device, 1);
                 manager.entry_at_rest(target.into(), flags, area.protection)
             });
@@ -57,7 +57,11 @@ fn commit<'m, M: Machine>(
 ) {
     let manager = space.manager;
     let source = match slot.source(manager) {
-        Some(AnyFrame::System(frame)) if frame != manager.zero_frame => Some(frame),
+        Some(AnyFrame::System(frame)) if frame == manager.zero_frame => {
+            space.state.uncharge(Resident::Zero, 1);
+            None
+        }
+        Some(AnyFrame::System(frame)) => Some(frame),
         _ => None,
     };
     let descriptor = manager.device_descriptor(target);
@@ -76,7 +80,7 @@ fn commit<'m, M: Machine>(
     space.state.charge(Resident::Device, 1);
     slot.state = SlotState::Moved;
     let Some(source) = source else { return };
-    space.state.uncharge(Resident::System, 1);
+    space.state.uncharge(Resident::Ram, 1);
     let descriptor = manager.memory.descriptor(source);
     let mappings = descriptor.mappings();
     descriptor.remove_mappings(mappings);

@@ -200,6 +200,7 @@ impl<M: Machine> Space<'_, M> {
         }
         let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED;
         leaf.swap(page, Entry::Present { frame: manager.zero_frame, flags }.encode());
+        self.state.charge(Resident::Zero, 1);
         manager.statistics.count_zero_page();
         Attempt::Done(Resolution::ZeroPage)
     }
@@ -216,10 +217,11 @@ impl<M: Machine> Space<'_, M> {
         }
         let frame = fresh.into_frame();
         manager.memory.descriptor(frame).map(area.origin_of(page), 1);
-        self.state.charge(Resident::System, 1);
+        self.state.charge(Resident::Ram, 1);
         let flags = area.protection.read_only_flags() | LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         let old = leaf.swap(page, Entry::Present { frame, flags }.encode());
         if old.is_present() {
+            self.state.uncharge(Resident::Zero, 1);
             // Others may still read the zero page; they must see this CPU's store once it is made.
             let mut owed = OwedFlush::new();
             owed.owe(PageRange::of_page(page));
@@ -295,7 +297,7 @@ impl<M: Machine> Space<'_, M> {
         drop(locked);
         if let AnyFrame::Device(_) = shared {
             self.state.uncharge(Resident::Device, 1);
-            self.state.charge(Resident::System, 1);
+            self.state.charge(Resident::Ram, 1);
         }
         manager.release_frame(shared, 1);
         manager.statistics.count_copied_page();

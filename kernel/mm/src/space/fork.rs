@@ -121,7 +121,7 @@ impl<'m, M: Machine> Space<'m, M> {
         manager.machine.complete_copies();
         let frame = fresh.into_frame();
         manager.memory.descriptor(frame).map(area.origin_of(page), 1);
-        self.state.charge(Resident::System, 1);
+        self.state.charge(Resident::Ram, 1);
         let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         leaf.swap(page, manager.entry_at_rest(frame.into(), flags, area.protection));
         Ok(())
@@ -154,7 +154,9 @@ impl<'m, M: Machine> Space<'m, M> {
                 }
             }
             match entry.decode() {
-                Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == manager.zero_frame => {}
+                Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == manager.zero_frame => {
+                    child.state.charge(Resident::Zero, 1);
+                }
                 Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
                     let frame = manager.frame_behind(frame);
                     manager.any_descriptor(frame).add_mapping();

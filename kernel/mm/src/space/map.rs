@@ -187,11 +187,13 @@ impl<M: Machine> Space<'_, M> {
     /// Lets go of what an entry that was just removed named.
     fn drop_entry(self, old: RawEntry, zapped: &mut ZappedFrames) {
         match old.decode() {
-            Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == self.manager.zero_frame => {}
+            Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == self.manager.zero_frame => {
+                self.state.uncharge(Resident::Zero, 1);
+            }
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
                 let frame = self.manager.frame_behind(frame);
                 if let AnyFrame::System(_) = frame {
-                    self.state.uncharge(Resident::System, 1);
+                    self.state.uncharge(Resident::Ram, 1);
                 }
                 zapped.push(self, frame);
             }

@@ -13,6 +13,7 @@ mod map;
 mod pin;
 mod protect;
 mod relocate;
+mod residency;
 mod reverse_map;
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::address::{PAGE_BYTES, PageRange};
-use crate::frame::{AnyFrame, OutOfFrames};
+use crate::frame::OutOfFrames;
 use crate::lock::{Level, SharedLock};
 use crate::machine::{CpuSet, Machine};
 use crate::manager::MemoryManager;
@@ -34,6 +35,9 @@ pub use fork::ForkError;
 pub use map::MapError;
 pub use pin::Pin;
 pub use relocate::{Leave, RelocateError};
+use residency::Charges;
+pub use residency::Residency;
+pub(crate) use residency::Resident;
 pub(crate) use reverse_map::HeldSpace;
 
 /// How many address spaces there may be at a time.
@@ -63,27 +67,7 @@ pub struct SpaceState {
     root: AtomicU64,
     cpus: AtomicU64,
     pub(crate) areas: SharedLock<AreaList>,
-    resident: [AtomicU64; 2],
-}
-
-/// Where the pages of a space are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Resident {
-    /// In a RAM frame of their own.
-    System,
-    /// On a device.
-    Device,
-}
-
-impl Resident {
-    /// Where a page is whose contents stand in `frame`.
-    #[inline]
-    pub(crate) fn of(frame: AnyFrame) -> Self {
-        match frame {
-            AnyFrame::System(_) => Self::System,
-            AnyFrame::Device(_) => Self::Device,
-        }
-    }
+    charges: Charges,
 }
 
 impl SpaceState {
@@ -92,7 +76,7 @@ impl SpaceState {
             root: AtomicU64::new(0),
             cpus: AtomicU64::new(0),
             areas: SharedLock::new(Level::Areas, AreaList::new()),
-            resident: [const { AtomicU64::new(0) }; 2],
+            charges: Charges::new(),
         }
     }
 
@@ -107,17 +91,16 @@ impl SpaceState {
         PhysFrame::containing_address(PhysAddr::new_truncate(self.root.load(Ordering::Relaxed)))
     }
 
-    /// Charges `pages` more to one kind of residence.
+    /// Counts `pages` more of one kind.
     #[inline]
     pub(crate) fn charge(&self, resident: Resident, pages: u64) {
-        self.resident[resident as usize].fetch_add(pages, Ordering::Relaxed);
+        self.charges.add(resident, pages);
     }
 
-    /// Takes a charge back.
+    /// Counts `pages` less of one kind.
     #[inline]
     pub(crate) fn uncharge(&self, resident: Resident, pages: u64) {
-        let before = self.resident[resident as usize].fetch_sub(pages, Ordering::Relaxed);
-        debug_assert!(before >= pages, "{pages} pages uncharged as {resident:?} where {before} are charged");
+        self.charges.remove(resident, pages);
     }
 }
 
@@ -243,6 +226,7 @@ impl<'m, M: Machine> Space<'m, M> {
             return Err(StillEntered(cpus));
         }
         self.unmap_all();
+        debug_assert_eq!(self.resident(), Residency::default(), "pages are counted in a space that has none");
         let root = self.root();
         self.state.root.store(0, Ordering::Release);
         self.manager.memory.free_table(&self.manager.machine, root);
@@ -260,10 +244,9 @@ impl<'m, M: Machine> Space<'m, M> {
         self.path(address).leaf().map_or(RawEntry::EMPTY, |step| step.entry)
     }
 
-    /// Pages in RAM frames of their own and pages on devices. The zero page is charged to nobody.
-    pub fn resident(self) -> (u64, u64) {
-        let read = |resident: Resident| self.state.resident[resident as usize].load(Ordering::Relaxed);
-        (read(Resident::System), read(Resident::Device))
+    /// The pages of the space, by kind.
+    pub fn resident(self) -> Residency {
+        self.state.charges.read()
     }
 
     /// The area that holds `page`.

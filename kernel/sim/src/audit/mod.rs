@@ -18,6 +18,7 @@ use std::fmt;
 use ferry_mm::frame::{AnyFrame, DeviceFrame, FrameKind, Origin};
 use ferry_mm::machine::CpuId;
 use ferry_mm::page_table::entry::RawEntry;
+use ferry_mm::space::Residency;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -48,7 +49,7 @@ pub enum Violation {
     UnexpectedMigrating { page: Page, entry: RawEntry },
     NotLocked { page: Page, entry: RawEntry },
     NoSuchFrame { page: Page, entry: RawEntry },
-    Resident { space: u16, charged: (u64, u64), found: (u64, u64) },
+    Resident { space: u16, charged: Residency, found: Residency },
     TableCount { counted: u64, found: u64 },
     FreeCount { counted: u64, found: u64 },
     FreeDeviceCount { device: u8, counted: u64, found: u64 },

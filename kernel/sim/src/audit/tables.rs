@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use ferry_mm::frame::{AnyFrame, FrameKind, Origin};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_mm::space::{Protection, Space};
+use ferry_mm::space::{Protection, Residency, Space};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -79,7 +79,7 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
 
 fn check_space(world: &World, space: Space<'_, Sim>, expected: &Expected, uses: &mut Uses, found: &mut Vec<Violation>) {
     let sim = world.sim();
-    let mut resident = (0, 0);
+    let mut resident = Residency::default();
     uses.tables.insert(space.root(), 1);
     for index in LOWER_HALF_ENTRIES..FRAME_WORDS {
         let word = |root: PhysFrame| sim.memory().frame(root.into())[index].load(Ordering::SeqCst);
@@ -144,7 +144,7 @@ fn check_leaf(
     expected: &Expected,
     page: Page,
     entry: RawEntry,
-    resident: &mut (u64, u64),
+    resident: &mut Residency,
     uses: &mut Uses,
     found: &mut Vec<Violation>,
 ) {
@@ -201,11 +201,13 @@ fn check_leaf(
         if flags.contains(LeafFlags::WRITABLE) {
             found.push(Violation::WritableZeroPage { page, entry });
         }
+        // An empty page that is on its way names the zero page, too, and had no flags.
+        resident.zero += u64::from(!flags.is_empty());
         return;
     }
     match frame {
-        AnyFrame::System(_) => resident.0 += 1,
-        AnyFrame::Device(_) => resident.1 += 1,
+        AnyFrame::System(_) => resident.ram += 1,
+        AnyFrame::Device(_) => resident.device += 1,
     }
     match descriptor_locked(world, frame) {
         None => {

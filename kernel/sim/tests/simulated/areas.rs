@@ -1,6 +1,6 @@
 //! Unmapping and protecting, whole and in part.
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
-use ferry_mm::space::{Access, FaultError, MapError, Protection};
+use ferry_mm::space::{Access, FaultError, MapError, Protection, Residency};
 use ferry_sim::{AccessError, World, audit};
 
 use crate::support::*;
@@ -72,7 +72,7 @@ fn unmapping_the_middle_leaves_both_ends() {
     for number in 2..6 {
         assert!(world.cpu(1).read::<1>(at(number, 0)).is_err());
     }
-    assert_eq!(space.resident(), (4, 0));
+    assert_eq!(space.resident(), Residency { ram: 4, ..Residency::default() });
     space.map_anonymous(pages(2, 4), Protection::READ_WRITE).unwrap();
     assert_eq!(page(world.cpu(1), 3), zeros(), "its old contents are gone");
     world.assert_all_free();
@@ -115,7 +115,7 @@ fn unmapping_pages_on_the_device_frees_and_clears_them() {
     let frame = on_device(space, 1).0;
     assert_eq!(host(&world, frame), contents(1));
     space.unmap(pages(0, 3)).unwrap();
-    assert_eq!(space.resident(), (0, 1));
+    assert_eq!(space.resident(), Residency { device: 1, ..Residency::default() });
     assert!(host(&world, frame).iter().all(|byte| *byte == 0), "nothing of a former owner is left on the device");
     audit(&world).unwrap();
     world.assert_all_free();

@@ -1,6 +1,6 @@
 //! First touch, the zero page, and what a fault refuses.
 use ferry_mm::page_table::entry::LeafFlags;
-use ferry_mm::space::{Access, FaultError, Protection};
+use ferry_mm::space::{Access, FaultError, Protection, Residency};
 use ferry_sim::{AccessError, audit};
 
 use crate::support::*;
@@ -14,7 +14,7 @@ fn a_first_load_maps_the_zero_page_read_only() {
     let (frame, flags) = present(space, 0);
     assert_eq!(frame, world.manager().zero_frame());
     assert!(!flags.contains(LeafFlags::WRITABLE));
-    assert_eq!(space.resident(), (0, 0), "the zero page is charged to nobody");
+    assert_eq!(space.resident(), Residency { zero: 1, ..Residency::default() }, "the zero page is charged to nobody");
     let tables = world.manager().census().table_frames - free.table_frames;
     assert_eq!(world.manager().census().free_frames + tables, free.free_frames, "nothing but tables was taken");
     audit(&world).unwrap();
@@ -29,7 +29,7 @@ fn a_first_store_maps_a_fresh_zeroed_frame() {
     let mut expected = [0; 4096];
     expected[100] = 7;
     assert!(page(world.cpu(0), 0)[..] == expected, "zero but for the byte that was stored");
-    assert_eq!(space.resident(), (1, 0));
+    assert_eq!(space.resident(), Residency { ram: 1, ..Residency::default() });
     audit(&world).unwrap();
     world.assert_all_free();
 }

@@ -4,7 +4,7 @@ use ferry_mm::machine::CpuSet;
 use ferry_mm::migrate::{Invalid, MigrateError};
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
 use ferry_mm::page_table::flush::FlushScope;
-use ferry_mm::space::Protection;
+use ferry_mm::space::{Protection, Residency};
 use ferry_mm::stats::Reason;
 use ferry_sim::audit;
 
@@ -17,7 +17,7 @@ fn pages_go_to_the_device_and_come_home_by_fault() {
     fill(world.cpu(0), 8);
     let report = world.cpu(1).run(|| space.migrate_to_device(pages(0, 8), DEVICE)).unwrap();
     assert_eq!((report.moved, report.stayed.total()), (8, 0));
-    assert_eq!(space.resident(), (0, 8));
+    assert_eq!(space.resident(), Residency { device: 8, ..Residency::default() });
     audit(&world).unwrap();
     for number in 0..8 {
         let (frame, writable) = on_device(space, number);
@@ -34,7 +34,7 @@ fn pages_go_to_the_device_and_come_home_by_fault() {
     }
     let counts = world.manager().statistics().read();
     assert_eq!((counts.migrated, counts.returned_by_fault, counts.special_faults), (8, 8, 8));
-    assert_eq!(space.resident(), (8, 0));
+    assert_eq!(space.resident(), Residency { ram: 8, ..Residency::default() });
     world.assert_all_free();
 }
 
@@ -116,7 +116,7 @@ fn empty_and_zero_pages_move_without_a_frame_or_a_copy() {
     let free = world.manager().census().free_frames;
     assert_eq!(space.migrate_to_device(pages(0, 2), DEVICE).unwrap().moved, 2);
     assert!(world.manager().census().free_frames >= free - 1, "at most a table was needed");
-    assert_eq!(space.resident(), (1, 2));
+    assert_eq!(space.resident(), Residency { ram: 1, device: 2, ..Residency::default() });
     audit(&world).unwrap();
     for number in 0..2 {
         assert!(host(&world, on_device(space, number).0).iter().all(|byte| *byte == 0));

@@ -6,7 +6,7 @@ use crate::harness::{TestFailure, TestResult, check, check_eq, kernel_test};
 use crate::memory::{AddressSpace, enter, manager};
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::page_table::entry::Entry;
-use ferry_mm::space::{Access, Leave, Protection};
+use ferry_mm::space::{Access, Leave, Protection, Residency};
 use x86_64::VirtAddr;
 
 /// Runs `body` with this CPU in `space`, then returns to `home`.
@@ -58,7 +58,9 @@ kernel_test! {
             }
         });
         check!((0..16).all(|index| holds_pattern(range, index)), "the parent sees a store of the child")?;
-        check_eq!((parent.space.resident(), child.space.resident()), ((16, 0), (16, 0)));
+        for space in [parent.space, child.space] {
+            check_eq!(space.resident(), Residency { ram: 16, ..Residency::default() });
+        }
         Ok(())
     }
 
@@ -98,7 +100,9 @@ kernel_test! {
             check_eq!(parent.space.entry(address), child.space.entry(address));
             check!(matches!(parent.space.entry(address).decode(), Entry::Device { writable: false, .. }), "page {index}")?;
         }
-        check_eq!((parent.space.resident(), child.space.resident()), ((0, 64), (0, 64)));
+        for space in [parent.space, child.space] {
+            check_eq!(space.resident(), Residency { device: 64, ..Residency::default() });
+        }
         for index in 0..64 {
             store_bytes(range.page(index).start_address(), &[0]);
         }
@@ -136,7 +140,9 @@ kernel_test! {
         let intact = inside(child.space, parent.space, || (0..32).all(|index| holds_pattern(range, index)));
         check!(intact, "the child lost a page")?;
         check_eq!(manager().statistics().read().special_faults, faults);
-        check_eq!((parent.space.resident(), child.space.resident()), ((32, 0), (32, 0)));
+        for space in [parent.space, child.space] {
+            check_eq!(space.resident(), Residency { ram: 32, ..Residency::default() });
+        }
         Ok(())
     }
 
@@ -166,7 +172,7 @@ kernel_test! {
         for index in 0..WARM_PAGES {
             check_eq!(probe::load(range.page(index).start_address())?, 0);
         }
-        check_eq!(room.space.resident(), (0, 0));
+        check_eq!(room.space.resident(), Residency { zero: WARM_PAGES, ..Residency::default() });
         room.space.protect(range, Protection::READ)?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::inject::Step;
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_mm::space::{Access, FaultError, Protection};
+use ferry_mm::space::{Access, FaultError, Protection, Residency};
 use ferry_mm::stats::Reason;
 
 kernel_test! {
@@ -20,7 +20,7 @@ kernel_test! {
         let before = manager().statistics().read();
         let report = room.space.migrate_to_device(range, device)?;
         check_eq!((report.moved, report.stayed.total()), (WARM_PAGES, 0));
-        check_eq!(room.space.resident(), (0, WARM_PAGES));
+        check_eq!(room.space.resident(), Residency { device: WARM_PAGES, ..Residency::default() });
         let mut bytes = [0; PAGE_BYTES as usize];
         for index in 0..WARM_PAGES {
             load_bytes(range.page(index).start_address(), &mut bytes);
@@ -31,7 +31,7 @@ kernel_test! {
         check_eq!(after.special_faults - before.special_faults, WARM_PAGES);
         check_eq!(after.returned_by_fault - before.returned_by_fault, WARM_PAGES);
         check_eq!(after.flushes - before.flushes, 1);
-        check_eq!(room.space.resident(), (WARM_PAGES, 0));
+        check_eq!(room.space.resident(), Residency { ram: WARM_PAGES, ..Residency::default() });
         Ok(())
     }
 
@@ -204,7 +204,7 @@ kernel_test! {
         }
         check_eq!(room.space.entry(address).decode(), Entry::Poison);
         check_eq!(probe::load(range.page(1).start_address())?, first_word(1));
-        check_eq!(room.space.resident(), (1, 0));
+        check_eq!(room.space.resident(), Residency { ram: 1, ..Residency::default() });
         Ok(())
     }
 

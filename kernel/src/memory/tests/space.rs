@@ -7,7 +7,7 @@ use crate::memory::fault::Failure;
 use crate::memory::manager;
 use ferry_mm::address::{PAGE_BYTES, TABLE_ENTRIES};
 use ferry_mm::page_table::entry::Entry;
-use ferry_mm::space::{Access, FaultError, Protection};
+use ferry_mm::space::{Access, FaultError, Protection, Residency};
 use x86_64::VirtAddr;
 
 fn failure(result: Result<impl Sized, ProbeError>) -> Option<Failure> {
@@ -23,7 +23,7 @@ kernel_test! {
         check!(bytes.iter().all(|byte| *byte == 0), "an untouched page is not all zeros")?;
         check_eq!(room.space.entry(range.start_address()).decode().frame(), Some(manager().zero_frame().into()));
         check_eq!(room.space.entry(range.page(1).start_address()).decode(), Entry::Empty);
-        check_eq!(room.space.resident(), (0, 0));
+        check_eq!(room.space.resident(), Residency { zero: 1, ..Residency::default() });
         Ok(())
     }
 
@@ -41,7 +41,7 @@ kernel_test! {
             let others = bytes.iter().enumerate().all(|(offset, byte)| (offset == 17) == (*byte != 0));
             check!(others && bytes[17] == 0xaa, "page {index} holds bytes of a former owner")?;
         }
-        check_eq!(room.space.resident(), (64, 0));
+        check_eq!(room.space.resident(), Residency { ram: 64, ..Residency::default() });
         Ok(())
     }
 
@@ -82,7 +82,7 @@ kernel_test! {
         for index in 1..4 {
             check!(probe::load(range.page(index).start_address()).is_err(), "page {index} is still there")?;
         }
-        check_eq!(room.space.resident(), (2, 0));
+        check_eq!(room.space.resident(), Residency { ram: 2, ..Residency::default() });
         Ok(())
     }
 
