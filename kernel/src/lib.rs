@@ -8,9 +8,10 @@
 //! 3. [`ram`]: what is RAM, so that reports can read page tables.
 //! 4. [`link`]: the host is told which records we speak.
 //! 5. [`memory`]: the memory manager takes over page tables and frames; guard pages go, the heap comes.
-//! 6. [`commands`]: the options are read, and what they say is done.
+//! 6. [`firmware`]: the other CPUs are started, and interrupts, which only CPUs send each other, are switched on.
+//! 7. [`commands`]: the options are read, and what they say is done.
 //!
-//! Interrupts are off throughout; whoever waits polls, bounded by a [`clock::Deadline`].
+//! No device interrupts; whoever waits polls, bounded by a [`clock::Deadline`].
 //! `unsafe` is allowed in [`arch`] and [`heap`] only.
 #![no_std]
 #![deny(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod commands;
 pub mod console;
 pub mod demo;
 pub mod disk;
+pub mod firmware;
 pub mod fw_cfg;
 #[cfg(feature = "tests")]
 pub mod harness;
@@ -73,12 +75,20 @@ pub fn start(boot_info: &'static mut BootInfo) -> ! {
     let bottom = VirtAddr::new(boot_info.kernel_stack_bottom);
     let features = arch::init(StackBounds { bottom, top: bottom + boot_info.kernel_stack_len });
     log::debug!("CPU protections: {features}");
+    // The loader's information is out of reach once the memory manager has taken over.
+    let rsdp = boot_info.rsdp_addr.into_option();
     ram::init(&boot_info.memory_regions);
     link::init();
     let code = match memory::init(&boot_info.memory_regions) {
         Ok(leaves) => {
             log::debug!("the kernel's tables have {leaves} leaves, none both writable and executable");
-            commands::run()
+            match firmware::start_cpus(features, rsdp) {
+                Ok(()) => commands::run(),
+                Err(error) => {
+                    println!("error: {error}");
+                    ExitCode::CpuNotStarted
+                }
+            }
         }
         Err(error) => {
             println!("error: {error}");

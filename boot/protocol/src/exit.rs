@@ -50,6 +50,8 @@ exit_codes! {
     OutOfMemory = 0x17, "the kernel ran out of memory; give it more with --memory";
     /// An access to migrated memory failed: no memory, a dead device or a poisoned page.
     AccessFailed = 0x18, "an access to anonymous memory failed; the report above says which";
+    /// A CPU that the firmware names did not start.
+    CpuNotStarted = 0x19, "a CPU of the machine did not start; the line above says which";
     /// PCI enumeration found no device of ours.
     NoDevice = 0x20, "no Ferry device on the PCI bus; start QEMU with --device ivshmem";
     /// The device's BAR is missing, not memory, misaligned, too small or overlaps something.

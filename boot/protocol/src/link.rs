@@ -61,22 +61,16 @@ pub struct Outcome {
     pub rounds: u32,
     /// Pages that reached the device, over all rounds.
     pub migrated: u64,
-    /// Page faults on special entries of pages that were on a device.
+    /// Page faults on special entries, counted at the exception entry.
     pub faults: u64,
-    /// Pages that came home from a device, over all rounds.
+    /// Pages that came home, over all rounds.
     pub returned: u64,
-    /// Pages that were swapped out.
-    pub swapped_out: u64,
-    /// Pages that were read back from the swap disk.
-    pub swapped_in: u64,
     /// RAM frames that were free before and are not free after.
     pub leaked_frames: i64,
     /// Device frames that were free before and are not free after.
     pub leaked_device_frames: i64,
     /// Table frames that did not exist before and exist after.
     pub leaked_table_frames: i64,
-    /// Slots of the swap disk that were free before and are not free after.
-    pub leaked_swap_slots: i64,
     /// A step was to fail and has not come by: the demo was over before.
     pub inject_pending: bool,
 }
@@ -90,6 +84,8 @@ pub enum TestEnd<'a> {
     Failed(&'a str),
     /// It passed, but counts differ before and after; the text is the difference.
     Leaked(&'a str),
+    /// This machine cannot run it; the text is what it lacks.
+    Ignored(&'a str),
 }
 
 /// A record from the kernel to the host.
@@ -119,22 +115,6 @@ pub enum FromKernel<'a> {
         reason: &'a str,
         /// How many pages.
         pages: u64,
-    },
-    /// A device that the demo uses, before the first checkpoint.
-    Device {
-        /// Its number.
-        number: u8,
-        /// Physical address of its BAR.
-        bar: u64,
-    },
-    /// What the demo counted for one device, before the rest of its counts.
-    DeviceOutcome {
-        /// Its number.
-        number: u8,
-        /// Pages that reached it, over all rounds.
-        migrated: u64,
-        /// Pages that came home from it.
-        returned: u64,
     },
     /// The demo's own counts, after the last checkpoint.
     Outcome(Outcome),

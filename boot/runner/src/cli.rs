@@ -10,7 +10,7 @@ use ferry_protocol::options::{Inject, InjectStep};
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Refusal, STATUS_REFUSED};
-use crate::machine::{Accelerator, MachineError, MachineOptions};
+use crate::machine::{Accelerator, MOST_CPUS, MachineError, MachineOptions};
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::SwapFault;
@@ -77,7 +77,7 @@ struct DemoArguments {
 #[derive(Args, Debug)]
 struct MachineArguments {
     /// Virtual CPUs
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=8))]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_cpus())]
     cpus: u32,
     /// Guest RAM
     #[arg(long, value_name = "SIZE", default_value = "256M")]
@@ -109,6 +109,9 @@ struct TestArguments {
     /// List the tests instead of running them
     #[arg(long)]
     list: bool,
+    /// Virtual CPUs for the in-kernel tests
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_cpus())]
+    cpus: u32,
     /// Call an in-kernel test hung after so many seconds
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<NonZeroU32>,
@@ -135,6 +138,10 @@ impl DemoArguments {
             verbose: self.verbose,
         })
     }
+}
+
+fn parse_cpus() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(MOST_CPUS))
 }
 
 fn seconds(count: NonZeroU32) -> Duration {
@@ -180,8 +187,9 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Demo(arguments) => demo::run(&arguments.into_options(None)?, &mut Screen::new()),
         Command::Boot { kernel, demo } => demo::run(&demo.into_options(Some(kernel))?, &mut Screen::new()),
         Command::Test(arguments) => {
-            let TestArguments { filter, exact, list, timeout } = arguments;
-            test_command::run(&test_command::Options { filter, exact, list, timeout: timeout.map(seconds) })
+            let TestArguments { filter, exact, list, cpus, timeout } = arguments;
+            let timeout = timeout.map(seconds);
+            test_command::run(&test_command::Options { filter, exact, list, cpus, timeout })
         }
         Command::Doctor => doctor::run(),
     }

@@ -8,8 +8,8 @@ use crate::size::{Size, grouped};
 use crate::swap::SwapFault;
 use crate::sys::PAGE_BYTES;
 
-/// CPUs that this version starts.
-const SUPPORTED_CPUS: u32 = 1;
+/// How many CPUs the kernel starts at most.
+pub const MOST_CPUS: u32 = 8;
 
 /// The least guest memory with which loader and kernel come up and have room to work.
 pub const LEAST_MEMORY: Size = Size::mebibytes(32);
@@ -70,8 +70,8 @@ impl Default for MachineOptions {
 /// Why such a machine is not started.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MachineError {
-    /// More CPUs than this version starts.
-    #[error("--cpus {0} is not supported yet: this version runs on one CPU; use --cpus 1")]
+    /// No CPU, or more than the kernel starts.
+    #[error("--cpus {0} is none of 1 to {MOST_CPUS}, which the kernel starts")]
     Cpus(u32),
     /// Less memory than the kernel needs.
     #[error("--memory {0} is too small for the kernel; give it at least --memory {LEAST_MEMORY}")]
@@ -131,7 +131,7 @@ impl MachineOptions {
     /// # Errors
     /// The first [`MachineError`].
     pub fn check(&self) -> Result<(), MachineError> {
-        if self.cpus != SUPPORTED_CPUS {
+        if !(1..=MOST_CPUS).contains(&self.cpus) {
             return Err(MachineError::Cpus(self.cpus));
         }
         if self.memory < LEAST_MEMORY {
@@ -215,7 +215,9 @@ mod tests {
     #[test]
     fn impossible_machines_are_refused() {
         assert_eq!(with(|_| ()), Ok(()));
-        assert_eq!(with(|m| m.cpus = 2), Err(MachineError::Cpus(2)));
+        for cpus in [0, MOST_CPUS + 1] {
+            assert_eq!(with(|m| m.cpus = cpus), Err(MachineError::Cpus(cpus)));
+        }
         let small = Size::mebibytes(31);
         assert_eq!(with(|m| m.memory = small), Err(MachineError::TooLittleMemory(small)));
         assert_eq!(with(|m| m.memory = Size(u64::MAX)), Err(MachineError::TooMuchMemory(Size(u64::MAX))));

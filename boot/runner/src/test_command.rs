@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::artifacts::{cargo, workspace};
 use crate::error::{Error, Refusal};
-use crate::kernel_tests::TIMEOUT_VARIABLE;
+use crate::kernel_tests::{CPUS_VARIABLE, TIMEOUT_VARIABLE};
 use crate::qemu::Qemu;
 
 /// What to run.
@@ -18,6 +18,8 @@ pub struct Options {
     pub exact: bool,
     /// List instead of running.
     pub list: bool,
+    /// CPUs of the machine that the in-kernel tests run on.
+    pub cpus: u32,
     /// When an in-kernel test is called hung.
     pub timeout: Option<Duration>,
 }
@@ -30,6 +32,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     Qemu::find().map_err(Refusal::from)?;
     let mut command = Command::new(cargo());
     command.current_dir(workspace()).args(arguments(options, cfg!(debug_assertions)));
+    command.env(CPUS_VARIABLE, options.cpus.to_string());
     if let Some(timeout) = options.timeout {
         command.env(TIMEOUT_VARIABLE, timeout.as_secs().to_string());
     }
@@ -55,7 +58,7 @@ mod tests {
 
     #[test]
     fn filters_reach_the_tests() {
-        let options = Options { filter: Some("entry".into()), exact: true, list: true, timeout: None };
+        let options = Options { filter: Some("entry".into()), exact: true, list: true, cpus: 1, timeout: None };
         let line = arguments(&options, false).join(" ");
         assert_eq!(line, "test --workspace --locked --no-fail-fast --release -- --list --exact entry");
     }

@@ -59,6 +59,24 @@ fn panics() {
 }
 
 #[test]
+fn another_cpu() {
+    lost("panics_on_another_cpu", ExitCode::Panic, &["==== panic on CPU 2 ====", "not where the test began"]);
+    let report = ["==== invalid opcode on CPU 1 ====", "meets_an_invalid_instruction_on_another_cpu"];
+    lost("meets_an_invalid_instruction_on_another_cpu", ExitCode::UnexpectedException, &report);
+    lost("overflows_the_stack_of_another_cpu", ExitCode::StackOverflow, &["==== stack overflow on CPU 1 ===="]);
+}
+
+#[test]
+fn a_cpu_that_does_not_answer_a_flush_is_named() {
+    let (name, answers_within) = ("harness::dies::flushes_a_cpu_that_does_not_answer", Duration::from_secs(60));
+    let suite = suite().with_timeout(answers_within);
+    let report = Session::new(suite, [name.to_owned()]).run(name).expect_err("a test that is made to fail");
+    assert_eq!(report.outcome, Outcome::Lost(End::Code(ExitCode::Panic)), "{report}");
+    let text = report.lines.join("\n");
+    assert!(text.contains("CPU 1 has not answered a flush") && text.contains("panic on CPU 0"), "{report}");
+}
+
+#[test]
 fn backtraces_carry_symbols() {
     lost("panics", ExitCode::Panic, &["harness::dies::panics", " at kernel/src/harness/dies.rs:"]);
 }

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ferry::error::Error;
-use ferry::kernel_tests::{Session, Suite};
-use libtest_mimic::{Arguments, Trial};
+use ferry::kernel_tests::{Completed, Session, Suite};
+use libtest_mimic::{Arguments, Completion, Trial};
 
 /// What the names begin with, so that a filter can choose all of them.
 const PREFIX: &str = "kernel::";
@@ -41,9 +41,13 @@ fn trials(arguments: &Arguments, suite: Suite, names: &[String]) -> Vec<Trial> {
     let session = Arc::new(Mutex::new(Session::new(suite, selected.cloned())));
     let trial = |name: &String| {
         let (session, name) = (Arc::clone(&session), name.clone());
-        Trial::test(format!("{PREFIX}{name}"), move || {
+        Trial::ignorable_test(format!("{PREFIX}{name}"), move || {
             let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-            session.run(&name).map_err(|report| report.to_string().into())
+            match session.run(&name) {
+                Ok(Completed::Passed) => Ok(Completion::Completed),
+                Ok(Completed::Ignored(why)) => Ok(Completion::ignored_with(why)),
+                Err(report) => Err(report.to_string().into()),
+            }
         })
     };
     names.iter().map(trial).collect()

@@ -30,7 +30,7 @@ fn sizes_that_make_no_sense() {
     refused(&["--vram", "3M"], "use 2M or 4M");
     refused(&["--vram", "4K"], "use at least 1M");
     refused(&["--vram", "1024G"], "use at most 64G");
-    refused(&["--cpus", "2"], "use --cpus 1");
+    refused(&["--cpus", "9"], "9 is not in 1..=8");
     refused(&["--cpus", "0"], "--cpus");
     refused(&["--timeout", "0"], "--timeout");
 }

@@ -9,8 +9,7 @@
 //! same source on the host, with translation caches that keep stale entries. All state lives in a
 //! [`MemoryManager`], so any number of them can exist side by side.
 //!
-//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`swap`], [`migrate`]; [`trace`] is what can be
-//! watched of them.
+//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`swap`], [`migrate`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -27,6 +26,5 @@ pub mod page_table;
 pub mod space;
 pub mod stats;
 pub mod swap;
-pub mod trace;
 
 pub use manager::MemoryManager;

@@ -31,7 +31,10 @@ use super::per_cpu::PerCpu;
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-/// Vector of page faults (Intel SDM 3A, table 6-1).
+/// Vector of interrupts that cannot be masked (Intel SDM 3A, table 6-1).
+pub const NON_MASKABLE: u8 = 2;
+
+/// Vector of page faults.
 pub const PAGE_FAULT: u8 = 14;
 
 /// Distance between the entries of two vectors in [`vectors`].

@@ -4,7 +4,9 @@
 //! [`crate::report`], unless it happened inside a [`probe`], which then returns an error.
 //!
 //! No lock is taken here and nothing is allocated from the heap.
-use super::entry::PAGE_FAULT;
+use super::apic::SPURIOUS_VECTOR;
+use super::cpus::{self, SERVICE_VECTOR};
+use super::entry::{NON_MASKABLE, PAGE_FAULT};
 use super::frame::ExceptionFrame;
 use super::probe::{self, ProbeError};
 use crate::memory;
@@ -39,8 +41,12 @@ fn unresolved_page_fault(frame: &mut ExceptionFrame, address: VirtAddr, failure:
 pub(super) extern "C" fn exception(frame: &mut ExceptionFrame, cr2: u64) {
     let address = VirtAddr::new_truncate(cr2);
     let vector = frame.vector as u8;
-    if vector == PAGE_FAULT {
-        report::unusable_stack(frame, address);
+    match vector {
+        SERVICE_VECTOR => return cpus::interrupt(),
+        SPURIOUS_VECTOR => return,
+        NON_MASKABLE => cpus::stop::if_requested(),
+        PAGE_FAULT => report::unusable_stack(frame, address),
+        _ => {}
     }
     let error = ProbeError { vector, error_code: frame.error_code, address, failure: None };
     if !probe::resume(frame, error) {

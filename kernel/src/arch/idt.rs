@@ -1,4 +1,5 @@
 //! The interrupt descriptor table: which entry and which stack each vector has.
+use super::cpus::SERVICE_VECTOR;
 use super::entry::{PAGE_FAULT, VECTOR_ENTRY_BYTES, page_fault_entry, vectors};
 use super::per_cpu::ExceptionStack;
 use core::cell::UnsafeCell;
@@ -11,16 +12,16 @@ const FIRST_INTERRUPT: u8 = 32;
 
 struct Table(UnsafeCell<InterruptDescriptorTable>, AtomicBool);
 
-// SAFETY: the table is written once, by `load`, which the flag guards; the CPU only reads it.
+// SAFETY: the table is written once, by `fill_and_load`, which the flag guards; the CPU only reads it.
 unsafe impl Sync for Table {}
 
 static TABLE: Table = Table(UnsafeCell::new(InterruptDescriptorTable::new()), AtomicBool::new(false));
 
-/// Fills the table and loads it into this CPU.
+/// Fills the table for all CPUs and loads it into this one, which boots.
 ///
 /// # Panics
 /// When it is called twice.
-pub fn load() {
+pub fn fill_and_load() {
     assert!(!TABLE.1.swap(true, Relaxed), "the interrupt table is filled once");
     // SAFETY: the flag was clear, so nobody else holds a reference.
     let table = unsafe { &mut *TABLE.0.get() };
@@ -47,6 +48,15 @@ pub fn load() {
     for vector in FIRST_INTERRUPT..=u8::MAX {
         set(&mut table[vector], vector);
     }
+    load();
+}
+
+/// Loads the table into this CPU.
+///
+/// # Panics
+/// Before it is filled.
+pub fn load() {
+    assert!(TABLE.1.load(Relaxed), "the interrupt table is filled before it is loaded");
     // SAFETY: the table is static, and nothing writes it any more.
     unsafe { (*TABLE.0.get()).load_unsafe() };
 }
@@ -58,6 +68,7 @@ fn set<F>(entry: &mut Entry<F>, vector: u8) {
         2 => ExceptionStack::NonMaskable,
         8 => ExceptionStack::DoubleFault,
         18 => ExceptionStack::MachineCheck,
+        SERVICE_VECTOR => ExceptionStack::Interrupt,
         _ => ExceptionStack::Other,
     };
     let address = if vector == PAGE_FAULT {

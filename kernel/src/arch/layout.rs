@@ -4,6 +4,7 @@
 //!   0xffff_ffff_ffff_ffff ┐
 //!                         │ KERNEL       the image, mapped per segment
 //!   0xffff_ffff_8000_0000 ┘
+//!   0xffff_f800_0000_0000   LOW_PHYSICAL what is below 4 GiB and no RAM: registers, tables of the firmware
 //!   0xffff_f000_0000_0000   BOOT_INFO    what the loader says, until the memory manager has read it
 //!   0xffff_e000_0000_0000   STACKS       the boot stack, below it its guard page
 //!   0xffff_d000_0000_0000   HEAP         small objects of the kernel
@@ -83,11 +84,14 @@ pub const STACKS: Window = Window::new(0xffff_e000_0000_0000, 0xffff_efff_ffff_f
 /// The loader's information, until the memory manager has taken over.
 pub const BOOT_INFO: Window = Window::new(0xffff_f000_0000_0000, 0xffff_f000_ffff_ffff);
 
+/// What lies below 4 GiB and is no RAM, at its physical address plus the start; a page is mapped when it is first needed.
+pub const LOW_PHYSICAL: Window = Window::new(0xffff_f800_0000_0000, 0xffff_f800_ffff_ffff);
+
 /// The kernel's image.
 pub const KERNEL: Window = Window::new(0xffff_ffff_8000_0000, 0xffff_ffff_ffff_ffff);
 
 /// Every window with its name, in ascending order.
-pub const WINDOWS: [(&str, Window); 8] = [
+pub const WINDOWS: [(&str, Window); 9] = [
     ("null", NULL),
     ("areas", AREAS),
     ("direct map", DIRECT_MAP),
@@ -95,6 +99,7 @@ pub const WINDOWS: [(&str, Window); 8] = [
     ("heap", HEAP),
     ("stacks", STACKS),
     ("boot information", BOOT_INFO),
+    ("low physical", LOW_PHYSICAL),
     ("kernel", KERNEL),
 ];
 

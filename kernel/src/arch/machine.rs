@@ -6,6 +6,7 @@
 //! 2. A device frame is reached only through the accessor of its BAR, with wide accesses.
 //!
 //! No locks. Everything here may run in the fault path: it takes no heap memory and prints nothing.
+use super::cpus::{self, shootdown};
 use super::layout::DIRECT_MAP;
 use super::per_cpu::PerCpu;
 use core::arch::asm;
@@ -14,13 +15,12 @@ use ferry_device::bar::Bar;
 use ferry_device::geometry::{FRAME_BYTES, FrameIndex};
 use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, DeviceId};
 use ferry_mm::lock::HeldLocks;
-use ferry_mm::machine::{CpuId, CpuSet, MAX_CPUS, Machine};
+use ferry_mm::machine::{CpuId, MAX_CPUS, Machine};
 use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::page_table::entry::RawEntry;
-use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
+use ferry_mm::page_table::flush::FlushRequest;
 use ferry_mm::page_table::slot::EntrySlot;
 use spin::Once;
-use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
@@ -141,16 +141,7 @@ impl Machine for Hardware {
 
     #[inline]
     fn flush(&self, request: FlushRequest) {
-        assert!(request.cpus == CpuSet::of(self.cpu()), "no other CPU runs: {:#b}", request.cpus.bits());
-        match request.scope {
-            FlushScope::Pages(range) => {
-                for index in 0..range.pages() {
-                    tlb::flush(range.page(index).start_address());
-                }
-            }
-            // Translations of the kernel are global and stay.
-            FlushScope::LowerHalf => tlb::flush_all(),
-        }
+        shootdown::flush(request);
     }
 
     #[inline]
@@ -161,18 +152,23 @@ impl Machine for Hardware {
 
     #[inline]
     fn cpu(&self) -> CpuId {
-        CpuId::new(PerCpu::current().id() as usize).expect("CPUs are numbered from 0")
+        PerCpu::current().number()
     }
 
     #[inline]
     fn relax(&self) {
-        core::hint::spin_loop();
+        cpus::relax();
     }
 
     #[inline]
     fn held_locks(&self) -> &HeldLocks {
         &HELD_LOCKS[self.cpu().number()]
     }
+}
+
+/// How many of the memory manager's locks are held, by all CPUs (with its feature `lock-order`).
+pub fn held_locks() -> u32 {
+    HELD_LOCKS.iter().map(HeldLocks::count).sum()
 }
 
 /// The level-4 table that this CPU uses.

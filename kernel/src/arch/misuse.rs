@@ -29,6 +29,11 @@ pub fn invalid_instruction() -> ! {
     unsafe { asm!("ud2", options(noreturn)) };
 }
 
+/// Makes this CPU deaf for what others ask of it.
+pub fn switch_interrupts_off() {
+    x86_64::instructions::interrupts::disable();
+}
+
 /// Raises an interrupt that nobody sends.
 pub fn interrupt() {
     // SAFETY: enters through the interrupt table as a device's interrupt would.

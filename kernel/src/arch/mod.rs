@@ -3,15 +3,17 @@
 //! In reading order: [`layout`] (where things lie), [`stack`], [`per_cpu`] and `gdt` (what each CPU
 //! has), `idt` and `entry` (how an exception arrives), [`frame`] (what it saves), [`exceptions`]
 //! (what is done about it), [`probe`] (accesses that may fail), [`tables`] and [`backtrace`] (looks
-//! at the machine for reports), then the devices: [`serial`], [`timer`], [`config_space`],
-//! [`fw_cfg_ports`], [`virtio`], [`virtio_block`], [`exit`].
+//! at the machine for reports), [`cpus`] (many CPUs) and [`apic`] (how they talk), then the devices: [`serial`],
+//! [`timer`], [`config_space`], [`fw_cfg_ports`], [`low_physical`], [`virtio`], [`virtio_block`], [`exit`].
 #![allow(unsafe_code, reason = "this is the room for it")]
 
+pub mod apic;
 pub mod areas;
 pub mod backtrace;
 pub mod bar_window;
 pub mod config_space;
 pub mod cpu;
+pub mod cpus;
 mod entry;
 pub mod exceptions;
 pub mod exit;
@@ -20,6 +22,7 @@ pub mod fw_cfg_ports;
 mod gdt;
 mod idt;
 pub mod layout;
+pub mod low_physical;
 pub mod machine;
 mod memory_functions;
 #[cfg(feature = "tests")]
@@ -47,7 +50,7 @@ mod entry_tests;
 pub fn init(stack: stack::StackBounds) -> cpu::Features {
     let features = cpu::enable();
     per_cpu::PerCpu::load_boot_cpu(stack);
-    idt::load();
+    idt::fill_and_load();
     timer::start();
     features
 }

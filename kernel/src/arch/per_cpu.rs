@@ -1,4 +1,4 @@
-//! What each CPU has for itself: its stacks for exceptions, its task state, its segment table.
+//! What each CPU has for itself: its stacks for exceptions, its task state, its segment table, its counters.
 //!
 //! The GS base of a CPU points to its [`PerCpu`], so that exception entries find it with one
 //! instruction and without a free register. There is no ring 3, so GS is never swapped.
@@ -8,18 +8,23 @@
 //! 2. Every exception stack is used by one kind of exception only, so that one kind never
 //!    overwrites the frame of another.
 //! 3. `stack_floor` and `stack_span` describe the same stack as `stack_bottom` and `stack_top`.
+//! 4. The state of a CPU is prepared by the CPU that boots, before its own CPU runs, and loaded by its own CPU.
 use super::frame::ExceptionFrame;
 use super::gdt::Segments;
 use super::stack::{GuardedStack, StackBounds};
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use ferry_mm::machine::CpuId;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 use x86_64::structures::tss::TaskStateSegment;
 
+/// Most CPUs that the kernel starts.
+pub const MOST_CPUS: usize = 8;
+
 /// Bytes of each exception stack: a report, which formats text, fits several times.
-const EXCEPTION_STACK_BYTES: usize = 16 * 1024;
+pub const EXCEPTION_STACK_BYTES: usize = 16 * 1024;
 
 /// Bytes that must be left on the interrupted stack for the page-fault handler to move there:
 /// the red zone, the frame, the handler's own calls, and one fault inside the handler.
@@ -39,14 +44,23 @@ pub enum ExceptionStack {
     DoubleFault,
     /// Debug exceptions.
     Debug,
-    /// All other exceptions and interrupts.
+    /// All other exceptions, and interrupts that nobody expects.
     Other,
+    /// Interrupts from other CPUs.
+    Interrupt,
 }
 
 impl ExceptionStack {
     /// All of them, at the index of their slot.
-    pub const ALL: [Self; 6] =
-        [Self::PageFault, Self::NonMaskable, Self::MachineCheck, Self::DoubleFault, Self::Debug, Self::Other];
+    pub const ALL: [Self; 7] = [
+        Self::PageFault,
+        Self::NonMaskable,
+        Self::MachineCheck,
+        Self::DoubleFault,
+        Self::Debug,
+        Self::Other,
+        Self::Interrupt,
+    ];
 
     /// What a report calls it.
     pub const fn name(self) -> &'static str {
@@ -57,12 +71,27 @@ impl ExceptionStack {
             Self::DoubleFault => "double-fault stack",
             Self::Debug => "debug-exception stack",
             Self::Other => "exception stack",
+            Self::Interrupt => "interrupt stack",
         }
     }
 }
 
-/// The state of one CPU.
-#[repr(C)]
+/// Where the exception stacks of a CPU are, by kind.
+pub type ExceptionStacks = [StackBounds; ExceptionStack::ALL.len()];
+
+/// What a CPU has counted since it was started.
+#[derive(Debug)]
+pub struct Counters {
+    /// Page faults on special entries that this CPU has resolved.
+    pub faults: AtomicU64,
+    /// Interrupts that other CPUs have sent to this one for a flush.
+    pub interrupts: AtomicU64,
+    /// Times at which this CPU has forgotten translations, for itself or for others.
+    pub flushes: AtomicU64,
+}
+
+/// The state of one CPU, apart from that of others also in the caches.
+#[repr(C, align(64))]
 pub struct PerCpu {
     /// Its own address, so that `gs:[0]` yields a pointer.
     this: AtomicU64,
@@ -78,17 +107,19 @@ pub struct PerCpu {
     loaded: AtomicBool,
     pub(super) segments: UnsafeCell<Segments>,
     pub(super) task_state: UnsafeCell<TaskStateSegment>,
-    exception_stacks: UnsafeCell<[StackBounds; ExceptionStack::ALL.len()]>,
+    exception_stacks: UnsafeCell<ExceptionStacks>,
+    /// What it has counted.
+    pub counters: Counters,
 }
 
-// SAFETY: the cells are written by `load` only, before anything can reach the CPU's state through
-// GS, and `loaded` keeps a second call out; everything else is atomic.
+// SAFETY: the cells are written by `prepare`, before the CPU runs, and by `load` on the CPU itself, before anything can reach
+// them through GS; `loaded` keeps second calls out; everything else is atomic.
 unsafe impl Sync for PerCpu {}
 
-/// The CPU that boots.
-static BOOT_CPU: PerCpu = PerCpu::new();
+/// Every CPU, by its number; the one that boots is the first.
+static CPUS: [PerCpu; MOST_CPUS] = [const { PerCpu::new() }; MOST_CPUS];
 
-/// Its exception stacks, apart from its state so that they take no room in the kernel's file.
+/// The boot CPU's exception stacks, apart from its state so that they take no room in the kernel's file.
 static BOOT_CPU_STACKS: BootCpuStacks = BootCpuStacks([const { GuardedStack::zeroed() }; ExceptionStack::ALL.len()]);
 
 struct BootCpuStacks([GuardedStack<EXCEPTION_STACK_BYTES>; ExceptionStack::ALL.len()]);
@@ -110,6 +141,7 @@ impl PerCpu {
             segments: UnsafeCell::new(Segments::new()),
             task_state: UnsafeCell::new(TaskStateSegment::new()),
             exception_stacks: UnsafeCell::new([StackBounds::NONE; ExceptionStack::ALL.len()]),
+            counters: Counters { faults: AtomicU64::new(0), interrupts: AtomicU64::new(0), flushes: AtomicU64::new(0) },
         }
     }
 
@@ -127,10 +159,24 @@ impl PerCpu {
         }
     }
 
+    /// The state of the CPU of this number.
+    ///
+    /// # Panics
+    /// Where the number is [`MOST_CPUS`] or more.
+    pub fn of(number: usize) -> &'static PerCpu {
+        &CPUS[number]
+    }
+
     /// Number of this CPU, from 0.
     #[inline]
     pub fn id(&self) -> u32 {
         self.id.load(Relaxed)
+    }
+
+    /// Number of this CPU, as the memory manager knows it.
+    #[inline]
+    pub fn number(&self) -> CpuId {
+        CpuId::new(self.id() as usize).expect("MOST_CPUS is no more than the memory manager takes")
     }
 
     /// How many page-fault handlers are at work here; more than one means a fault inside the handler.
@@ -155,7 +201,7 @@ impl PerCpu {
 
     /// The bounds of one of this CPU's exception stacks.
     pub fn exception_stack(&self, kind: ExceptionStack) -> StackBounds {
-        // SAFETY: written by `load_boot_cpu` only, before anything can ask.
+        // SAFETY: written by `prepare` only, before anything can ask.
         unsafe { (*self.exception_stacks.get())[kind as usize] }
     }
 
@@ -165,33 +211,52 @@ impl PerCpu {
         core::iter::once(("kernel stack", self.stack())).chain(exception)
     }
 
-    /// Fills in the boot CPU's state and loads it into the CPU: segments, task state, GS.
+    /// Fills in the state of CPU `number`, which does not run yet.
     ///
     /// # Panics
-    /// When it is called twice.
-    pub(super) fn load_boot_cpu(stack: StackBounds) {
-        let cpu = &BOOT_CPU;
-        assert!(!is_loaded(), "the boot CPU's state is loaded once");
+    /// Where the CPU has loaded its state already.
+    pub(super) fn prepare(number: usize, stack: StackBounds, exception_stacks: ExceptionStacks) -> &'static Self {
+        let cpu = &CPUS[number];
+        assert!(!cpu.loaded.load(Relaxed), "the state of CPU {number} is prepared before it is loaded");
         cpu.this.store(core::ptr::from_ref(cpu).addr() as u64, Relaxed);
+        cpu.id.store(number as u32, Relaxed);
         cpu.set_stack(stack);
-        // SAFETY: `loaded` is clear, so nobody else has reached the cells.
-        let (task_state, segments, stacks) =
-            unsafe { (&mut *cpu.task_state.get(), &mut *cpu.segments.get(), &mut *cpu.exception_stacks.get()) };
-        *stacks = BOOT_CPU_STACKS.0.each_ref().map(GuardedStack::bounds);
+        // SAFETY: `loaded` is clear, so only the CPU that boots, which is this one, reaches the cells.
+        let (task_state, stacks) = unsafe { (&mut *cpu.task_state.get(), &mut *cpu.exception_stacks.get()) };
+        *stacks = exception_stacks;
         for kind in ExceptionStack::ALL {
             // By value: the table is packed, so a reference into it would not be aligned.
             task_state.interrupt_stack_table[kind as usize] = stacks[kind as usize].top;
         }
-        // SAFETY: segments and task state lie in a static that is not written again.
-        unsafe { segments.load(cpu.task_state.get()) };
-        GsBase::write(VirtAddr::from_ptr(cpu));
-        cpu.loaded.store(true, Relaxed);
+        cpu
+    }
+
+    /// Prepares the state of the CPU that boots, and loads it.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub(super) fn load_boot_cpu(stack: StackBounds) {
+        Self::prepare(0, stack, BOOT_CPU_STACKS.0.each_ref().map(GuardedStack::bounds)).load();
+    }
+
+    /// Makes this the state of the CPU that executes it: segments, task state, GS.
+    ///
+    /// # Panics
+    /// Where it is loaded already.
+    pub(super) fn load(&'static self) {
+        assert!(!self.loaded.load(Relaxed), "a CPU's state is loaded once");
+        // SAFETY: `loaded` is clear and the state is this CPU's own, so nobody else is at the cells; they lie in a static, and
+        // are not written again.
+        unsafe { (*self.segments.get()).load(self.task_state.get()) };
+        GsBase::write(VirtAddr::from_ptr(self));
+        self.loaded.store(true, Relaxed);
     }
 }
 
-/// Whether this CPU's state is loaded, so that [`PerCpu::current`] may be called.
+/// Whether the boot CPU's state is loaded, so that [`PerCpu::current`] may be called. Other CPUs load theirs before they do
+/// anything else.
 pub fn is_loaded() -> bool {
-    BOOT_CPU.loaded.load(Relaxed)
+    CPUS[0].loaded.load(Relaxed)
 }
 
 /// The guard pages inside the kernel's image, which whoever owns the page tables shall unmap.

@@ -1,15 +1,19 @@
 //! What a test returns, and how it finds that something does not hold.
+use crate::arch::cpus;
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use core::panic::Location;
+use ferry_mm::machine::CpuSet;
 
-/// How a test ends: `Ok`, or the first thing that does not hold.
+/// How a test ends: `Ok`, or the first thing that does not hold, or that the machine lacks.
 pub type TestResult = Result<(), TestFailure>;
 
 /// What does not hold, and where it was found.
 #[derive(Debug)]
 pub struct TestFailure {
+    /// Nothing is wrong: the machine lacks what the test needs.
+    pub(super) ignored: bool,
     location: &'static Location<'static>,
     text: String,
 }
@@ -18,12 +22,29 @@ impl TestFailure {
     /// A failure at the caller's place.
     #[track_caller]
     pub fn new(text: String) -> Self {
-        Self { location: Location::caller(), text }
+        Self { ignored: false, location: Location::caller(), text }
     }
+}
+
+/// The first `count` CPUs of the machine, that of the test among them; where it has fewer the test is ignored.
+///
+/// # Errors
+/// Too few CPUs.
+#[track_caller]
+pub fn need_cpus(count: usize) -> Result<CpuSet, TestFailure> {
+    let have = cpus::count();
+    if have < count {
+        let text = format!("needs {count} CPUs, and the machine has {have}");
+        return Err(TestFailure { ignored: true, location: Location::caller(), text });
+    }
+    Ok(CpuSet::from_bits((1 << count) - 1))
 }
 
 impl fmt::Display for TestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ignored {
+            return f.write_str(&self.text);
+        }
         write!(f, "{}:{}: {}", self.location.file(), self.location.line(), self.text)
     }
 }

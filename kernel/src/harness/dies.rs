@@ -2,7 +2,8 @@
 //!
 //! They prove the harness and the reports: the host runs each by name and looks for the end and the
 //! report that belong to it.
-use super::{TestResult, check_eq, kernel_test};
+use super::{TestResult, check_eq, kernel_test, need_cpus};
+use crate::arch::cpus::{run_on, shootdown};
 use crate::arch::exceptions::hook;
 use crate::arch::layout::STACKS;
 use crate::arch::misuse;
@@ -10,7 +11,10 @@ use crate::arch::per_cpu::PerCpu;
 use crate::arch::stack::StackBounds;
 use alloc::boxed::Box;
 use core::fmt;
-use core::hint::black_box;
+use core::hint::{black_box, spin_loop};
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use ferry_mm::machine::CpuSet;
+use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
 use x86_64::VirtAddr;
 
 /// In the window of stacks, far above everything that is mapped.
@@ -26,6 +30,13 @@ fn unmapped_stack() -> StackBounds {
 fn recurse(depth: u64) -> u64 {
     let room = black_box([depth; 64]);
     recurse(depth + 1) + room[0]
+}
+
+/// Does nothing, for ever.
+fn busy() -> ! {
+    loop {
+        spin_loop();
+    }
 }
 
 struct PanicsWhenShown;
@@ -51,13 +62,49 @@ kernel_test! {
     }
 
     fn hangs() -> TestResult {
-        loop {
-            core::hint::spin_loop();
-        }
+        busy()
     }
 
     fn panics() -> TestResult {
         panic!("a panic on purpose")
+    }
+
+    fn panics_on_another_cpu() -> TestResult {
+        // The others are busy for ever, the CPU of the test waiting for them among them; one stops them all.
+        run_on(need_cpus(3)?, |cpu| {
+            if cpu.number() == 2 {
+                panic!("a panic on purpose, not where the test began");
+            }
+            busy()
+        });
+        Ok(())
+    }
+
+    fn meets_an_invalid_instruction_on_another_cpu() -> TestResult {
+        run_on(need_cpus(2)?, |cpu| if cpu.number() == 1 { misuse::invalid_instruction() } else { busy() });
+        Ok(())
+    }
+
+    fn overflows_the_stack_of_another_cpu() -> TestResult {
+        run_on(need_cpus(2)?, |cpu| if cpu.number() == 1 { recurse(0) } else { busy() });
+        Ok(())
+    }
+
+    fn flushes_a_cpu_that_does_not_answer() -> TestResult {
+        need_cpus(2)?;
+        let begun = AtomicBool::new(false);
+        run_on(CpuSet::from_bits(0b11), |cpu| {
+            if cpu.number() == 1 {
+                misuse::switch_interrupts_off();
+                begun.store(true, SeqCst);
+                busy();
+            }
+            while !begun.load(SeqCst) {
+                spin_loop();
+            }
+            shootdown::flush(FlushRequest { cpus: CpuSet::from_bits(0b11), scope: FlushScope::LowerHalf });
+        });
+        Ok(())
     }
 
     fn panics_twice() -> TestResult {

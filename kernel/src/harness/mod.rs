@@ -19,9 +19,10 @@
 mod check;
 mod dies;
 
-pub use check::{TestFailure, TestResult};
+pub use check::{TestFailure, TestResult, need_cpus};
 pub(crate) use check::{check, check_eq, fail};
 
+use crate::arch::machine;
 use crate::memory;
 use crate::{heap, link};
 use alloc::format;
@@ -104,9 +105,10 @@ pub fn run(selection: Selection) -> ExitCode {
             TestEnd::Passed => ("ok", ""),
             TestEnd::Failed(text) => ("FAILED: ", text),
             TestEnd::Leaked(text) => ("LEAKED: ", text),
+            TestEnd::Ignored(text) => ("ignored: ", text),
         };
         crate::println!("{word}{text}");
-        if end != TestEnd::Passed {
+        if matches!(end, TestEnd::Failed(_) | TestEnd::Leaked(_)) {
             code = ExitCode::Failed;
         }
         link::send(&FromKernel::TestEnded(end));
@@ -119,6 +121,7 @@ pub fn run(selection: Selection) -> ExitCode {
                 Ok(()) => report(TestEnd::Passed),
                 Err(Bad::Failed(text)) => report(TestEnd::Failed(cut(&text))),
                 Err(Bad::Leaked(text)) => report(TestEnd::Leaked(cut(&text))),
+                Err(Bad::Ignored(text)) => report(TestEnd::Ignored(cut(&text))),
             }
         }
     }
@@ -139,11 +142,15 @@ fn start(name: &str) {
 enum Bad {
     Failed(String),
     Leaked(String),
+    Ignored(String),
 }
 
 fn run_one(test: &Test) -> Result<(), Bad> {
     let before = Census::take();
-    (test.function)().map_err(|failure| Bad::Failed(format!("{failure}")))?;
+    (test.function)().map_err(|failure| {
+        let text = format!("{failure}");
+        if failure.ignored { Bad::Ignored(text) } else { Bad::Failed(text) }
+    })?;
     let difference = before.difference(&Census::take());
     if difference.is_empty() { Ok(()) } else { Err(Bad::Leaked(difference)) }
 }
@@ -151,12 +158,14 @@ fn run_one(test: &Test) -> Result<(), Bad> {
 /// What must be the same before and after a test.
 struct Census {
     heap_bytes: usize,
+    /// Over all CPUs.
+    held_locks: u32,
     memory: ferry_mm::manager::Census,
 }
 
 impl Census {
     fn take() -> Self {
-        Self { heap_bytes: heap::used(), memory: memory::census() }
+        Self { heap_bytes: heap::used(), memory: memory::census(), held_locks: machine::held_locks() }
     }
 
     fn counts(&self) -> [(&'static str, u64); 7] {
@@ -168,7 +177,7 @@ impl Census {
             ("free device frames", memory.free_device_frames),
             ("address spaces", memory.spaces),
             ("special entries", memory.special_entries),
-            ("held locks", memory.held_locks.into()),
+            ("held locks", self.held_locks.into()),
         ]
     }
 

@@ -3,13 +3,14 @@
 //! Invariants:
 //! 1. A report takes no lock, allocates nothing, and reads only memory that cannot fault.
 //! 2. A panic or exception during a report ends the run at once, with a code of its own.
-//! 3. Every function that reports ends the run.
+//! 3. Every function that reports ends the run. It stops all other CPUs first, so what it says of the machine stays true.
 #![forbid(unsafe_code)]
 mod backtrace;
 mod cause;
 mod path;
 mod words;
 
+use crate::arch::cpus::stop;
 use crate::arch::exit::{exit, halt};
 use crate::arch::frame::ExceptionFrame;
 use crate::arch::per_cpu::{self, ExceptionStack, FAULT_ROOM_BYTES, PerCpu};
@@ -34,7 +35,7 @@ static REPORTER: AtomicU32 = AtomicU32::new(0);
 fn begin(title: &str) -> Emergency {
     let cpu = if per_cpu::is_loaded() { PerCpu::current().id() } else { 0 };
     match REPORTER.compare_exchange(0, cpu + 1, SeqCst, SeqCst) {
-        Ok(_) => {}
+        Ok(_) => stop::all_others(),
         Err(reporter) if reporter == cpu + 1 => {
             let _ = writeln!(Emergency, "\n==== {title}, while CPU {cpu} was writing the report above ====");
             exit(ExitCode::NestedPanic);

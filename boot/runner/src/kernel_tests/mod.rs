@@ -27,11 +27,17 @@ use crate::machine::MachineOptions;
 use crate::qemu::{Boot, End, Event, Machine, Qemu};
 use crate::size::Size;
 
-pub use outcome::{Outcome, Report};
+pub use outcome::{Completed, Outcome, Report};
 pub use session::Session;
 
 /// Environment variable with the seconds after which a test is called hung.
 pub const TIMEOUT_VARIABLE: &str = "FERRY_TEST_TIMEOUT";
+
+/// Environment variable with the number of CPUs of the machine.
+pub const CPUS_VARIABLE: &str = "FERRY_TEST_CPUS";
+
+/// The CPUs of the machine where nobody says otherwise: enough for every test.
+const DEFAULT_CPUS: u32 = 4;
 
 /// When a test is called hung where nobody says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -62,8 +68,10 @@ impl Suite {
         let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::TestKernel])?;
         let timeout = std::env::var(TIMEOUT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+        let cpus = std::env::var(CPUS_VARIABLE).ok().and_then(|cpus| cpus.parse().ok()).unwrap_or(DEFAULT_CPUS);
         let devices = DEVICES.map(Ivshmem::of_type).to_vec();
-        let machine = MachineOptions { devices, swap: SWAP, ..MachineOptions::default() };
+        let machine = MachineOptions { cpus, devices, swap: SWAP, ..MachineOptions::default() };
+        machine.check()?;
         Ok(Self { machine, loader, kernel, timeout })
     }
 

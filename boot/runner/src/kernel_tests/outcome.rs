@@ -11,6 +11,8 @@ pub enum Outcome {
     Passed,
     /// It returned an error.
     Failed(String),
+    /// The machine lacks what it needs; no failure.
+    Ignored(String),
     /// It passed, but counts differ before and after.
     Leaked(String),
     /// The kernel ended while it ran.
@@ -27,6 +29,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Passed => write!(f, "passed"),
+            Self::Ignored(why) => write!(f, "ignored: {why}"),
             Self::Failed(why) => write!(f, "failed: {why}"),
             Self::Leaked(difference) => write!(f, "leaked: {difference}"),
             Self::Lost(end) => write!(f, "the kernel was lost: {end}"),
@@ -35,6 +38,15 @@ impl fmt::Display for Outcome {
             Self::NotBooted(why) => write!(f, "the kernel could not be booted for it: {why}"),
         }
     }
+}
+
+/// How a test ended that has not failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Completed {
+    /// It passed.
+    Passed,
+    /// The machine lacks what it needs: this.
+    Ignored(String),
 }
 
 /// A test that did not pass: how it ended, and what stood on the console since the one before.

@@ -11,7 +11,7 @@ use ferry_protocol::fw_cfg::OPTIONS_MAX_BYTES;
 use ferry_protocol::link::{self, FromKernel, TestEnd, VERSION};
 use ferry_protocol::options::{Command, Options, Selection};
 
-use super::{Outcome, Report, Suite};
+use super::{Completed, Outcome, Report, Suite};
 use crate::qemu::{End, Event, Machine};
 
 /// Console lines that are shown of a test that did not pass.
@@ -47,11 +47,12 @@ impl Session {
     ///
     /// # Errors
     /// The report of a test that did not pass.
-    pub fn run(&mut self, name: &str) -> Result<(), Report> {
+    pub fn run(&mut self, name: &str) -> Result<Completed, Report> {
         let (outcome, lines) = self.outcome(name);
         self.left.pop_front();
         match outcome {
-            Outcome::Passed => Ok(()),
+            Outcome::Passed => Ok(Completed::Passed),
+            Outcome::Ignored(why) => Ok(Completed::Ignored(why)),
             outcome => Err(Report { outcome, lines }),
         }
     }
@@ -69,7 +70,8 @@ impl Session {
         };
         let outcome = running.run(&self.suite, name);
         let lines = running.lines.drain(..).collect();
-        if matches!(outcome, Outcome::Passed | Outcome::Failed(_) | Outcome::Leaked(_)) && running.left > 0 {
+        let lost = !matches!(outcome, Outcome::Passed | Outcome::Ignored(_) | Outcome::Failed(_) | Outcome::Leaked(_));
+        if !lost && running.left > 0 {
             self.machine = Some(running);
         }
         (outcome, lines)
@@ -112,7 +114,7 @@ impl Running {
                     Ok(FromKernel::TestStarted { name: started }) if started == name && ended.is_none() => {}
                     Ok(FromKernel::TestEnded(end)) if ended.is_none() => {
                         self.left = self.left.saturating_sub(1);
-                        self.failed |= end != TestEnd::Passed;
+                        self.failed |= matches!(end, TestEnd::Failed(_) | TestEnd::Leaked(_));
                         let outcome = owned(end);
                         if self.left > 0 {
                             return outcome;
@@ -152,6 +154,7 @@ impl Running {
 fn owned(end: TestEnd) -> Outcome {
     match end {
         TestEnd::Passed => Outcome::Passed,
+        TestEnd::Ignored(why) => Outcome::Ignored(why.to_owned()),
         TestEnd::Failed(why) => Outcome::Failed(why.to_owned()),
         TestEnd::Leaked(difference) => Outcome::Leaked(difference.to_owned()),
     }

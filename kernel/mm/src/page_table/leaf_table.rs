@@ -1,5 +1,4 @@
 //! A locked level-1 table: the only way to change a leaf entry.
-use x86_64::structures::paging::page_table::PageTableLevel;
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::entry::RawEntry;
@@ -7,7 +6,6 @@ use super::slot::EntrySlot;
 use crate::frame::{Descriptor, SystemMemory};
 use crate::lock::{Held, Level, WriteGuard};
 use crate::machine::Machine;
-use crate::trace::{Event, record};
 
 /// The right to change the entries of one level-1 table, given back on drop.
 ///
@@ -48,9 +46,7 @@ impl<'m, M: Machine> LeafTable<'m, M> {
     /// Writes the entry of `page` and returns what stood there.
     #[inline]
     pub(crate) fn swap(&self, page: Page, new: RawEntry) -> RawEntry {
-        let old = self.machine.swap_entry(self.slot(page), new);
-        self.tell(page, old, new);
-        old
+        self.machine.swap_entry(self.slot(page), new)
     }
 
     /// Replaces the entry of `page` by what `change` makes of it, atomically against the bits that a CPU may set
@@ -60,27 +56,11 @@ impl<'m, M: Machine> LeafTable<'m, M> {
         let slot = self.slot(page);
         let mut current = self.machine.load_entry(slot);
         loop {
-            let new = change(current);
-            match self.machine.compare_exchange_entry(slot, current, new) {
-                Ok(()) => {
-                    self.tell(page, current, new);
-                    return current;
-                }
+            match self.machine.compare_exchange_entry(slot, current, change(current)) {
+                Ok(()) => return current,
                 Err(now) => current = now,
             }
         }
-    }
-
-    /// Tells of a change while the lock is held, so that changes of one entry are told in their order.
-    #[inline]
-    fn tell(&self, page: Page, old: RawEntry, new: RawEntry) {
-        record(self.machine, || Event::Entry {
-            space: self.descriptor.table_owner(),
-            address: page.start_address(),
-            level: PageTableLevel::One,
-            old,
-            new,
-        });
     }
 
     #[inline]

@@ -9,6 +9,5 @@ mod migration;
 mod pins;
 mod races;
 mod random;
-mod replay;
 mod restore;
 mod support;

@@ -2,7 +2,7 @@
 use super::{Room, WARM_PAGES, first_word, pattern, the_device};
 use crate::arch::areas::{load_byte, load_bytes, store_bytes};
 use crate::arch::probe;
-use crate::harness::{TestResult, check, check_eq, kernel_test};
+use crate::harness::{TestResult, check, check_eq, fail, kernel_test};
 use crate::memory::fault::Failure;
 use crate::memory::manager;
 use alloc::vec::Vec;
@@ -137,7 +137,7 @@ kernel_test! {
         let frames = manager().census().free_frames;
         let pin = room.space.pin(range.start_address(), Access::Read)?;
         room.space.unmap(range)?;
-        let used = manager().descriptor(pin.frame()).ok_or("the frame has no descriptor")?;
+        let Some(used) = manager().descriptor(pin.frame()) else { fail!("the frame has no descriptor") };
         check_eq!((used.references(), used.mappings(), used.pins()), (1, 0, 1));
         drop(pin);
         check!(manager().census().free_frames > frames, "the frame did not come back")?;
