@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Longest encoded frame in bytes, the closing zero included.
 pub const MAX_FRAME_BYTES: usize = 512;
@@ -61,16 +61,22 @@ pub struct Outcome {
     pub rounds: u32,
     /// Pages that reached the device, over all rounds.
     pub migrated: u64,
-    /// Page faults on special entries, counted at the exception entry.
+    /// Page faults on special entries of pages that were on a device.
     pub faults: u64,
-    /// Pages that came home, over all rounds.
+    /// Pages that came home from a device, over all rounds.
     pub returned: u64,
+    /// Pages that were swapped out.
+    pub swapped_out: u64,
+    /// Pages that were read back from the swap disk.
+    pub swapped_in: u64,
     /// RAM frames that were free before and are not free after.
     pub leaked_frames: i64,
     /// Device frames that were free before and are not free after.
     pub leaked_device_frames: i64,
     /// Table frames that did not exist before and exist after.
     pub leaked_table_frames: i64,
+    /// Slots of the swap disk that were free before and are not free after.
+    pub leaked_swap_slots: i64,
     /// A step was to fail and has not come by: the demo was over before.
     pub inject_pending: bool,
 }
@@ -115,6 +121,22 @@ pub enum FromKernel<'a> {
         reason: &'a str,
         /// How many pages.
         pages: u64,
+    },
+    /// A device that the demo uses, before the first checkpoint.
+    Device {
+        /// Its number.
+        number: u8,
+        /// Physical address of its BAR.
+        bar: u64,
+    },
+    /// What the demo counted for one device, before the rest of its counts.
+    DeviceOutcome {
+        /// Its number.
+        number: u8,
+        /// Pages that reached it, over all rounds.
+        migrated: u64,
+        /// Pages that came home from it.
+        returned: u64,
     },
     /// The demo's own counts, after the last checkpoint.
     Outcome(Outcome),

@@ -12,6 +12,8 @@ pub enum Json {
     Number(i128),
     /// A text.
     Text(String),
+    /// Values in this order.
+    Array(Vec<Json>),
     /// Members in the order in which they are written.
     Object(Vec<(String, Json)>),
 }
@@ -66,6 +68,14 @@ impl Display for Json {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number(number) => write!(f, "{number}"),
             Self::Text(text) => quote(f, text),
+            Self::Array(values) => {
+                f.write_char('[')?;
+                for (i, value) in values.iter().enumerate() {
+                    let separator = if i > 0 { "," } else { "" };
+                    write!(f, "{separator}{value}")?;
+                }
+                f.write_char(']')
+            }
             Self::Object(members) => {
                 f.write_char('{')?;
                 for (i, (key, value)) in members.iter().enumerate() {
@@ -104,12 +114,14 @@ mod tests {
             ("text", Json::from(text.to_owned())),
             ("none", Json::from(None::<u64>)),
             ("number", Json::from(-3_i64)),
+            ("list", Json::Array(vec![Json::from(true), Json::Null])),
             ("inner", Json::object([("yes", true.into())])),
         ]);
         let read: tinyjson::JsonValue = json.to_string().parse().unwrap();
         assert_eq!(read["text"].get::<String>().unwrap(), text);
         assert!(read["none"].is_null());
         assert_eq!(*read["number"].get::<f64>().unwrap(), -3.0);
+        assert!(*read["list"][0].get::<bool>().unwrap() && read["list"][1].is_null());
         assert!(*read["inner"]["yes"].get::<bool>().unwrap());
     }
 

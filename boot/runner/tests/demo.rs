@@ -96,6 +96,29 @@ fn the_device_is_found_wherever_it_is() {
     }
 }
 
+/// What the JSON says of each device: number, type, and its four counts, which must be the same.
+fn device_counts(json: &JsonValue) -> Vec<(u64, String, u64)> {
+    let devices = json["devices"].get::<Vec<_>>().unwrap();
+    let counts = devices.iter().map(|device| {
+        let pages = number(device, "host_verified");
+        for count in ["migrated", "transformed", "returned"] {
+            assert_eq!(number(device, count), pages, "{count} of {device:?}");
+        }
+        (number(device, "number"), text(device, "type").to_owned(), pages)
+    });
+    counts.collect()
+}
+
+#[test]
+fn several_devices_share_the_input() {
+    let devices = ["--device", "ivshmem,addr=9", "--device", "ivshmem,bus=bridge", "--device", "ivshmem,addr=3"];
+    // 600 pages, and 248 frames in each device.
+    let (_, json) = ferried(&noise(600 * 4096), &[&devices[..], &["--vram", "1M"]].concat());
+    assert_eq!(number(&json, "rounds"), 1);
+    let counts = device_counts(&json);
+    assert_eq!(counts, [0, 1, 2].map(|number| (number, "private".to_owned(), 200)));
+}
+
 #[test]
 fn without_a_device_the_kernel_says_so() {
     let before = Instant::now();

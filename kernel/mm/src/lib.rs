@@ -9,7 +9,8 @@
 //! same source on the host, with translation caches that keep stale entries. All state lives in a
 //! [`MemoryManager`], so any number of them can exist side by side.
 //!
-//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`swap`], [`migrate`].
+//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`swap`], [`migrate`]; [`trace`] is what can be
+//! watched of them.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,5 +27,6 @@ pub mod page_table;
 pub mod space;
 pub mod stats;
 pub mod swap;
+pub mod trace;
 
 pub use manager::MemoryManager;

@@ -18,6 +18,7 @@ use crate::lock::HeldLocks;
 use crate::page_table::entry::RawEntry;
 use crate::page_table::flush::FlushRequest;
 use crate::page_table::slot::EntrySlot;
+use crate::trace::Event;
 use x86_64::structures::paging::PhysFrame;
 
 /// The largest number of CPUs: [`CpuSet`] has one bit for each, a `Migrating` entry has seven bits for its owner.
@@ -136,4 +137,14 @@ pub trait Machine: Sync {
 
     /// The locks that this CPU holds.
     fn held_locks(&self) -> &HeldLocks;
+
+    /// Whether anybody wants to hear of events. Asked before each, so it must cost next to nothing.
+    #[inline]
+    fn is_traced(&self) -> bool {
+        false
+    }
+
+    /// Takes note of an event; called where [`Self::is_traced`] says so. May be called in the fault path and with any lock held: it
+    /// takes no lock of the memory manager, nothing from the heap, and may wait only for whoever else takes note of one.
+    fn trace(&self, _event: &Event) {}
 }

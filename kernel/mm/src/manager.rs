@@ -8,9 +8,10 @@ use crate::frame::{DeviceId, DeviceMemory, OutOfFrames, SystemMemory};
 use crate::inject::Injector;
 use crate::lock::{Level, Lock};
 use crate::machine::Machine;
-use crate::space::{MAX_SPACES, SpaceState};
+use crate::space::{MAX_SPACES, SpaceId, SpaceState};
 use crate::stats::Statistics;
 use crate::swap::SwapMap;
+use crate::trace::{Event, record};
 
 /// How many devices there may be. An entry could name more; the table of devices is an array of this size.
 pub const MAX_DEVICES: usize = 8;
@@ -79,7 +80,7 @@ impl<M: Machine> MemoryManager<M> {
         let zero_frame = memory.allocate_zeroed(&machine, &injector)?.into_frame();
         machine.complete_copies();
         memory.descriptor(zero_frame).set_kind(crate::frame::FrameKind::Zero, 0);
-        let spaces: Vec<SpaceState> = (0..MAX_SPACES).map(|_| SpaceState::new()).collect();
+        let spaces: Vec<SpaceState> = (0..MAX_SPACES as u16).filter_map(SpaceId::new).map(SpaceState::new).collect();
         Ok(Self {
             machine,
             memory,
@@ -101,9 +102,14 @@ impl<M: Machine> MemoryManager<M> {
     pub fn register_device(&self, device: DeviceMemory<M::Descriptors>) -> Result<(), RegisterError> {
         let id = device.id();
         let place = self.devices.get(usize::from(id.number())).ok_or(RegisterError::TooMany(id))?;
+        let (frames, window) = (device.frames(), device.window());
         let mut device = Some(device);
         place.call_once(|| device.take().expect("called once"));
-        if device.is_some() { Err(RegisterError::Taken(id)) } else { Ok(()) }
+        if device.is_some() {
+            return Err(RegisterError::Taken(id));
+        }
+        record(&self.machine, || Event::DeviceRegistered { device: id, frames, window });
+        Ok(())
     }
 
     /// The device of this number.

@@ -1,5 +1,5 @@
 //! The machine: memory and cores, behind the trait through which the memory manager sees them.
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, FrameKind};
@@ -8,6 +8,7 @@ use ferry_mm::machine::{CpuId, Machine};
 use ferry_mm::page_table::entry::RawEntry;
 use ferry_mm::page_table::flush::FlushRequest;
 use ferry_mm::page_table::slot::EntrySlot;
+use ferry_mm::trace::Event;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -89,6 +90,8 @@ pub struct Sim {
     chaos: Chaos,
     watcher: RwLock<Option<Watcher>>,
     flushes: Mutex<Vec<FlushRequest>>,
+    listening: AtomicBool,
+    events: Mutex<Vec<(CpuId, Event)>>,
 }
 
 impl Sim {
@@ -105,6 +108,8 @@ impl Sim {
             chaos,
             watcher: RwLock::new(None),
             flushes: Mutex::new(Vec::new()),
+            listening: AtomicBool::new(false),
+            events: Mutex::new(Vec::new()),
         }
     }
 
@@ -200,6 +205,16 @@ impl Sim {
     /// The flush requests since the last call of this.
     pub fn take_flushes(&self) -> Vec<FlushRequest> {
         std::mem::take(&mut *self.flushes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Collects the events of the memory manager from now on.
+    pub fn listen(&self) {
+        self.listening.store(true, Ordering::SeqCst);
+    }
+
+    /// The events since the last call of this, with the CPU of each, in the order in which they were told.
+    pub fn take_events(&self) -> Vec<(CpuId, Event)> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -337,5 +352,13 @@ impl Machine for Sim {
         // whoever acquires next sees after all older ones. Either way nothing older is hidden from the next holder.
         self.locked();
         self.held_by(self.cpu())
+    }
+
+    fn is_traced(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    fn trace(&self, event: &Event) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push((self.cpu(), *event));
     }
 }

@@ -1,9 +1,10 @@
 //! Everything that can be wrong with a run, each with the values that show it.
 use std::time::Duration;
 
+use ferry_device::DeviceType;
 use ferry_device_model::MemoryError;
 use ferry_mm::frame::DeviceFrame;
-use ferry_mm::page_table::entry::Entry;
+use ferry_mm::page_table::entry::{Entry, SwapSlot};
 use ferry_protocol::link::{Stage, VERSION};
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -19,6 +20,8 @@ pub enum Place {
     Ram(PhysAddr),
     /// In this device frame.
     DeviceFrame(DeviceFrame),
+    /// In this slot of the swap disk.
+    Slot(SwapSlot),
 }
 
 impl std::fmt::Display for Place {
@@ -26,6 +29,7 @@ impl std::fmt::Display for Place {
         match self {
             Self::Ram(address) => write!(f, "RAM at p{:#x}", address.as_u64()),
             Self::DeviceFrame(frame) => write!(f, "device frame {frame}"),
+            Self::Slot(slot) => write!(f, "slot {} of the swap disk", slot.number()),
         }
     }
 }
@@ -54,9 +58,19 @@ pub enum Mismatch {
         /// The one before.
         last: String,
     },
-    /// A page should be in RAM.
-    #[error("page {page} at v{address:#x} should be in RAM, but its entry says {entry:?}")]
-    NotInRam {
+    /// A page should be at home.
+    #[error("page {page} at v{address:#x} should be in RAM or swapped out, but is on device frame {frame}")]
+    NotHome {
+        /// Index in the input.
+        page: u64,
+        /// Its address.
+        address: VirtAddr,
+        /// Where it is.
+        frame: DeviceFrame,
+    },
+    /// A page should be somewhere.
+    #[error("page {page} at v{address:#x} should be in RAM, swapped out or on a device, but its entry says {entry:?}")]
+    Nowhere {
         /// Index in the input.
         page: u64,
         /// Its address.
@@ -81,6 +95,37 @@ pub enum Mismatch {
         page: u64,
         /// The device's number.
         device: u8,
+    },
+    /// A page on a device that the CPU reaches in the other way.
+    #[error("page {page} is on device frame {frame} by an entry of a {as_on} device, but the device is {device_type}")]
+    WrongType {
+        /// Index in the input.
+        page: u64,
+        /// Where it is.
+        frame: DeviceFrame,
+        /// What the device is.
+        device_type: DeviceType,
+        /// What the entry is for.
+        as_on: DeviceType,
+    },
+    /// The entry names a slot on a machine without a swap disk.
+    #[error("page {0} is said to be swapped out, but the machine has no swap disk")]
+    NoSwap(u64),
+    /// The entry names a slot that the disk does not have.
+    #[error("page {page} is said to be in slot {slot}, but the swap disk has no such slot")]
+    NoSlot {
+        /// Index in the input.
+        page: u64,
+        /// The slot.
+        slot: u64,
+    },
+    /// The swap disk's image cannot be read.
+    #[error("page {page} cannot be read from the swap disk's image: {source}")]
+    Swap {
+        /// Index in the input.
+        page: u64,
+        /// Why.
+        source: std::io::Error,
     },
     /// The entry names a frame that the device does not have, or its memory cannot be read.
     #[error("page {page} is not to be found on the device: {source}")]
@@ -185,6 +230,16 @@ pub enum Failure {
         second_name: &'static str,
         /// The number.
         second: i128,
+    },
+    /// More pages were seen on the swap disk than were ever written there.
+    #[error(
+        "the kernel says that it swapped out {kernel} pages, but the host has seen {host} at once on the swap disk"
+    )]
+    Swapped {
+        /// The kernel's count.
+        kernel: u64,
+        /// The host's.
+        host: u64,
     },
     /// What came home is not what the device made.
     #[error("SHA-256 of what came home is {found}, but that of the inverted file is {expected}")]

@@ -6,13 +6,14 @@
 //!       └── at each checkpoint the kernel stands still, and the host looks ──────┘
 //! ```
 //!
-//! In reading order: [`verify`] (what is looked at), [`mod@run`] (the conversation), [`summary`] (the counts of both sides
+//! In reading order: [`view`] (where a page is), [`verify`] (what is looked at), [`mod@run`] (the conversation), [`summary`] (the counts of both sides
 //! against each other, and the JSON), [`report`] (what a person sees), [`failure`] (what can be wrong).
 pub mod failure;
 pub mod report;
 pub mod run;
 pub mod summary;
 pub mod verify;
+pub mod view;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,7 +79,7 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     };
     report::introduction(screen, &options.machine, &qemu, &input);
     screen.restart_clock();
-    let mut summary = Summary::new(&input, options.machine.cpus, options.inject.is_some());
+    let mut summary = Summary::new(&input, &options.machine, options.inject.is_some());
     let result = run::run(&boot, &input, options.timeout, &mut summary, screen);
     screen.clear_progress();
     summary.wall = screen.elapsed();

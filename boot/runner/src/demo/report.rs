@@ -58,14 +58,17 @@ pub fn stayed(screen: &Screen, round: u32, reason: &str, pages: u64) {
 pub fn checkpoint(screen: &Screen, checkpoint: &Checkpoint, seen: &Seen, verifier: &Verifier) {
     let (round, pages) = (checkpoint.round, count(seen.pages, "page"));
     match checkpoint.stage {
-        Stage::Populated => screen.event(format_args!("host: {pages} in RAM, byte for byte the file")),
+        Stage::Populated => {
+            screen.event(format_args!("host: {pages} in RAM{}, byte for byte the file", swapped(seen)));
+        }
         Stage::Migrated => screen
             .event(format_args!("host: round {round}: {pages} on the device, one frame each, byte for byte the file")),
         Stage::Transformed => {
             screen.event(format_args!("host: round {round}: the device has inverted every byte of {pages}"));
         }
         Stage::Returned => {
-            screen.event(format_args!("host: round {round}: {pages} home again, with the device's contents"));
+            let swapped = swapped(seen);
+            screen.event(format_args!("host: round {round}: {pages} home again{swapped}, with the device's contents"));
         }
         Stage::TornDown => {
             let stale = seen.stale_bytes.unwrap_or(0);
@@ -97,6 +100,14 @@ fn sample(screen: &Screen, checkpoint: &Checkpoint, page: u64, walk: &Walk) {
     screen.detail(format_args!("page {} at v{address:#018x}, through the guest's own tables:", grouped(page)));
     for step in &walk.steps {
         screen.detail(format_args!("  {step}"));
+    }
+}
+
+/// The part of the input that is not in RAM, where there is one.
+fn swapped(seen: &Seen) -> String {
+    match seen.swapped {
+        0 => String::new(),
+        pages => format!(" ({} of the input on the swap disk)", count(pages, "page")),
     }
 }
 

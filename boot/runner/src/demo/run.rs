@@ -11,8 +11,10 @@ use super::failure::Failure;
 use super::report;
 use super::summary::Summary;
 use super::verify::Verifier;
+use super::view::{BehindBar, Outside, SwapSlots};
 use crate::error::{Error, Refusal};
 use crate::input::Input;
+use crate::machine::MachineOptions;
 use crate::qemu::{Boot, End, Event, Machine};
 use crate::screen::Screen;
 
@@ -30,6 +32,7 @@ pub fn run(
     let mut machine = Machine::start(boot).map_err(Refusal::from)?;
     screen.event("QEMU started");
     let mut talk = Talk {
+        machine: boot.machine,
         verifier: Verifier::new(input),
         summary,
         screen,
@@ -39,13 +42,14 @@ pub fn run(
         done: false,
     };
     let result = talk.converse(&mut machine, timeout);
-    summary.device_transformed = machine.devices().iter().map(Model::frames_transformed).sum();
+    summary.transformed(machine.devices().iter().map(Model::frames_transformed));
     result?;
     summary.check().map_err(Error::from)
 }
 
 /// Where the conversation is.
 struct Talk<'a> {
+    machine: &'a MachineOptions,
     verifier: Verifier<'a>,
     summary: &'a mut Summary,
     screen: &'a mut Screen,
@@ -87,9 +91,14 @@ impl Talk<'_> {
         self.screen.clear_progress();
         let Checkpoint { stage, round, .. } = *checkpoint;
         self.last = format!("the kernel reached {stage:?}, round {round}");
-        let devices: Vec<_> = machine.devices().iter().map(Model::memory).collect();
+        let models = machine.devices().iter().zip(&self.machine.devices);
+        let devices =
+            models.map(|(model, device)| BehindBar { device_type: device.device_type, memory: model.memory() });
+        let devices: Vec<_> = devices.collect();
+        let swap = machine.swap().map(|image| image as &dyn SwapSlots);
+        let outside = Outside { memory: machine.ram(), devices: &devices, swap };
         let result = match self.greeted {
-            true => self.verifier.look(machine.ram(), &devices, checkpoint),
+            true => self.verifier.look(&outside, checkpoint),
             false => return Err(Failure::Unexpected("a checkpoint before its greeting".to_owned())),
         };
         let answer = if result.is_ok() { FromHost::Continue } else { FromHost::Stop };
@@ -109,6 +118,10 @@ impl Talk<'_> {
             FromKernel::Stayed { round, reason, pages } => {
                 self.summary.stayed(reason, pages);
                 report::stayed(self.screen, round, reason, pages);
+            }
+            FromKernel::Device { number, bar } => self.verifier.place_bar(number, bar),
+            FromKernel::DeviceOutcome { number, migrated, returned } => {
+                self.summary.device_outcome(number, migrated, returned).map_err(Failure::Unexpected)?;
             }
             FromKernel::Outcome(outcome) => self.summary.outcome = Some(outcome),
             FromKernel::Done => self.done = true,

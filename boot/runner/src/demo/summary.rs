@@ -6,10 +6,67 @@ use std::time::Duration;
 
 use ferry_protocol::link::{Checkpoint, Outcome, Stage};
 
+use ferry_device::DeviceType;
+
 use super::failure::Failure;
 use super::verify::Seen;
 use crate::input::{Hash, Input};
 use crate::json::Json;
+use crate::machine::MachineOptions;
+
+/// What is known of a device in a run.
+#[derive(Clone, Copy, Debug)]
+struct DeviceSummary {
+    device_type: DeviceType,
+    /// The kernel's count of pages that reached it.
+    migrated: Option<u64>,
+    /// The kernel's count of pages that came home from it.
+    returned: Option<u64>,
+    verified: u64,
+    inverted: u64,
+    came_home: u64,
+    transformed: u64,
+}
+
+impl DeviceSummary {
+    fn new(device_type: DeviceType) -> Self {
+        let (migrated, returned) = (None, None);
+        Self { device_type, migrated, returned, verified: 0, inverted: 0, came_home: 0, transformed: 0 }
+    }
+
+    /// Holds kernel, host and device against each other, as far as this device goes.
+    fn check(&self) -> Result<(), Failure> {
+        const HOST: &str = "the host's count of pages found on it";
+        let migrated = self.migrated.ok_or(Failure::Incomplete("its counts of a device"))?;
+        let returned = self.returned.ok_or(Failure::Incomplete("its counts of a device"))?;
+        same("the kernel's count of pages that reached a device", migrated, HOST, self.verified)?;
+        same("the device's count of pages changed", self.transformed, HOST, self.verified)?;
+        same("the host's count of pages found changed", self.inverted, HOST, self.verified)?;
+        same("the kernel's count of pages that came home from a device", returned, HOST, self.verified)?;
+        same("the host's count of pages found home from a device", self.came_home, HOST, self.verified)
+    }
+
+    fn to_json(self, number: u32) -> Json {
+        Json::object([
+            ("number", number.into()),
+            ("type", self.device_type.to_string().into()),
+            ("migrated", self.migrated.into()),
+            ("host_verified", self.verified.into()),
+            ("transformed", self.transformed.into()),
+            ("returned", self.returned.into()),
+        ])
+    }
+}
+
+fn same(
+    first_name: &'static str,
+    first: impl Into<i128>,
+    second_name: &'static str,
+    second: impl Into<i128>,
+) -> Result<(), Failure> {
+    let (first, second) = (first.into(), second.into());
+    if first == second { Ok(()) } else { Err(Failure::Counts { first_name, first, second_name, second }) }
+}
 
 /// What is known of a run.
 #[derive(Clone, Debug)]
@@ -21,16 +78,14 @@ pub struct Summary {
     cpus: u32,
     inject: bool,
     rounds: u32,
-    verified_on_device: u64,
-    inverted_on_device: u64,
+    devices: Vec<DeviceSummary>,
     seen_waiting: u64,
+    seen_swapped: u64,
     stayed: BTreeMap<String, u64>,
     hash_after: Option<Hash>,
     stale_bytes: Option<u64>,
     /// The kernel's own counts.
     pub outcome: Option<Outcome>,
-    /// The devices' own count of pages that they changed.
-    pub device_transformed: u64,
     /// Why the run is not verified.
     pub error: Option<String>,
     /// From the start of QEMU to the end of the run.
@@ -39,24 +94,23 @@ pub struct Summary {
 
 impl Summary {
     /// A run with this input of which nothing else is known yet; `inject` where a step shall fail in it.
-    pub fn new(input: &Input, cpus: u32, inject: bool) -> Self {
+    pub fn new(input: &Input, machine: &MachineOptions, inject: bool) -> Self {
         Self {
             bytes: input.bytes().len() as u64,
             pages: input.pages(),
             hash: input.hash(),
             expected: input.inverted_hash(),
-            cpus,
+            cpus: machine.cpus,
             inject,
             rounds: 0,
-            verified_on_device: 0,
-            inverted_on_device: 0,
+            devices: machine.devices.iter().map(|device| DeviceSummary::new(device.device_type)).collect(),
             seen_waiting: 0,
+            seen_swapped: 0,
             stayed: BTreeMap::new(),
             // Of nothing there is nothing to bring home.
             hash_after: (input.pages() == 0).then(|| Hash::of([])),
             stale_bytes: None,
             outcome: None,
-            device_transformed: 0,
             error: None,
             wall: Duration::ZERO,
         }
@@ -64,17 +118,43 @@ impl Summary {
 
     /// Takes in what a checkpoint showed.
     pub fn saw(&mut self, checkpoint: &Checkpoint, seen: &Seen) {
+        self.seen_swapped = self.seen_swapped.max(seen.swapped);
+        let by_device = self.devices.iter_mut().zip(&seen.by_device);
         match checkpoint.stage {
             Stage::Populated => {}
             Stage::Migrated => {
                 self.rounds = checkpoint.round;
-                self.verified_on_device += seen.pages;
                 self.seen_waiting += seen.waiting;
+                by_device.for_each(|(device, pages)| device.verified += pages);
             }
-            Stage::Transformed => self.inverted_on_device += seen.pages,
-            Stage::Returned => self.hash_after = seen.hash,
+            Stage::Transformed => by_device.for_each(|(device, pages)| device.inverted += pages),
+            Stage::Returned => {
+                self.hash_after = seen.hash;
+                by_device.for_each(|(device, pages)| device.came_home += pages);
+            }
             Stage::TornDown => self.stale_bytes = seen.stale_bytes,
         }
+    }
+
+    /// Takes in the devices' own counts of pages that they changed, by number.
+    pub fn transformed(&mut self, counts: impl Iterator<Item = u64>) {
+        self.devices.iter_mut().zip(counts).for_each(|(device, pages)| device.transformed = pages);
+    }
+
+    /// Takes in the kernel's counts for a device.
+    ///
+    /// # Errors
+    /// There is no such device; the text says so.
+    pub fn device_outcome(&mut self, number: u8, migrated: u64, returned: u64) -> Result<(), String> {
+        let device = self.devices.get_mut(usize::from(number));
+        let device = device.ok_or_else(|| format!("counts of device {number}, which the machine does not have"))?;
+        (device.migrated, device.returned) = (Some(migrated), Some(returned));
+        Ok(())
+    }
+
+    /// A count over all devices.
+    fn total(&self, count: impl Fn(&DeviceSummary) -> u64) -> u64 {
+        self.devices.iter().map(count).sum()
     }
 
     /// Takes in that the kernel says pages stayed for a reason.
@@ -101,27 +181,33 @@ impl Summary {
         let after = self.hash_after.ok_or(Failure::Incomplete("bringing every page home"))?;
         let stale = self.stale_bytes.ok_or(Failure::Incomplete("tearing the address space down"))?;
         let stayed: u64 = self.stayed.values().sum();
-        let same = |first_name, first: i128, second_name, second: i128| {
-            if first == second { Ok(()) } else { Err(Failure::Counts { first_name, first, second_name, second }) }
-        };
         let pages = i128::from(self.pages);
         const INPUT: &str = "the number of pages of the input";
-        same("the kernel's count of pages", outcome.pages.into(), INPUT, pages)?;
-        same("the kernel's count of CPUs", outcome.cpus.into(), "the number that was asked for", self.cpus.into())?;
-        same("the kernel's count of rounds", outcome.rounds.into(), "the host's", self.rounds.into())?;
-        same("the kernel's count of pages migrated", outcome.migrated.into(), INPUT, pages)?;
-        same("the host's count of pages found on the device", self.verified_on_device.into(), INPUT, pages)?;
-        same("the device's count of pages changed", self.device_transformed.into(), INPUT, pages)?;
-        same("the host's count of pages found changed", self.inverted_on_device.into(), INPUT, pages)?;
-        same("the kernel's count of faults on special entries", outcome.faults.into(), INPUT, pages)?;
-        same("the kernel's count of pages returned", outcome.returned.into(), INPUT, pages)?;
-        let waiting = self.seen_waiting.into();
-        same("the kernel's count of pages that stayed", stayed.into(), "the host's, over all rounds", waiting)?;
+        same("the kernel's count of pages", outcome.pages, INPUT, pages)?;
+        same("the kernel's count of CPUs", outcome.cpus, "the number that was asked for", self.cpus)?;
+        same("the kernel's count of rounds", outcome.rounds, "the host's", self.rounds)?;
+        same("the kernel's count of pages migrated", outcome.migrated, INPUT, pages)?;
+        for device in &self.devices {
+            device.check()?;
+        }
+        let verified = self.total(|device| device.verified);
+        same("the host's count of pages found on the device", verified, INPUT, pages)?;
+        same("the kernel's count of pages returned", outcome.returned, INPUT, pages)?;
+        let faulting = self.devices.iter().filter(|device| device.device_type == DeviceType::Private);
+        let faulting: u64 = faulting.map(|device| device.verified).sum();
+        let private = "the number of pages that were on private devices";
+        same("the kernel's count of faults on special entries", outcome.faults, private, faulting)?;
+        let waiting = self.seen_waiting;
+        same("the kernel's count of pages that stayed", stayed, "the host's, over all rounds", waiting)?;
+        if outcome.swapped_out < self.seen_swapped {
+            return Err(Failure::Swapped { kernel: outcome.swapped_out, host: self.seen_swapped });
+        }
         const NONE: &str = "the number that may be missing";
-        same("the count of RAM frames missing at the end", outcome.leaked_frames.into(), NONE, 0)?;
-        same("the count of device frames missing at the end", outcome.leaked_device_frames.into(), NONE, 0)?;
-        same("the count of table frames left at the end", outcome.leaked_table_frames.into(), NONE, 0)?;
-        same("the count of bytes left on the device", stale.into(), "the number that may be left", 0)?;
+        same("the count of RAM frames missing at the end", outcome.leaked_frames, NONE, 0)?;
+        same("the count of device frames missing at the end", outcome.leaked_device_frames, NONE, 0)?;
+        same("the count of swap slots missing at the end", outcome.leaked_swap_slots, NONE, 0)?;
+        same("the count of table frames left at the end", outcome.leaked_table_frames, NONE, 0)?;
+        same("the count of bytes left on the device", stale, "the number that may be left", 0)?;
         match after == self.expected {
             true => Ok(()),
             false => Err(Failure::Hashes { found: after, expected: self.expected }),
@@ -140,10 +226,13 @@ impl Summary {
             ("rounds", self.rounds.into()),
             ("migrated", outcome.map(|outcome| outcome.migrated).into()),
             ("stayed", Json::Object(stayed)),
-            ("host_verified", self.verified_on_device.into()),
-            ("device_transformed", self.device_transformed.into()),
+            ("host_verified", self.total(|device| device.verified).into()),
+            ("device_transformed", self.total(|device| device.transformed).into()),
             ("faults", outcome.map(|outcome| outcome.faults).into()),
             ("returned", outcome.map(|outcome| outcome.returned).into()),
+            ("swapped_out", outcome.map(|outcome| outcome.swapped_out).into()),
+            ("swapped_in", outcome.map(|outcome| outcome.swapped_in).into()),
+            ("devices", Json::Array((0..).zip(&self.devices).map(|(number, device)| device.to_json(number)).collect())),
             ("sha256_after", self.hash_after.map(text).into()),
             ("sha256_expected", text(self.expected).into()),
             (
@@ -151,6 +240,7 @@ impl Summary {
                 Json::object([
                     ("frames", outcome.map(|outcome| outcome.leaked_frames).into()),
                     ("device_frames", outcome.map(|outcome| outcome.leaked_device_frames).into()),
+                    ("swap_slots", outcome.map(|outcome| outcome.leaked_swap_slots).into()),
                     ("table_frames", outcome.map(|outcome| outcome.leaked_table_frames).into()),
                 ]),
             ),
@@ -164,82 +254,4 @@ impl Summary {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A run over three pages in two rounds in which everything holds.
-    fn good() -> Summary {
-        let directory = crate::run_dir::RunDir::create(0).unwrap();
-        let path = directory.file("input");
-        std::fs::write(&path, [5; 2 * 4096 + 1]).unwrap();
-        let input = Input::read(&path).unwrap();
-        let mut summary = Summary::new(&input, 1, false);
-        summary.rounds = 2;
-        summary.verified_on_device = 3;
-        summary.inverted_on_device = 3;
-        summary.device_transformed = 3;
-        summary.seen_waiting = 1;
-        summary.stayed("device-full", 1);
-        summary.hash_after = Some(input.inverted_hash());
-        summary.stale_bytes = Some(0);
-        summary.outcome =
-            Some(Outcome { cpus: 1, pages: 3, rounds: 2, migrated: 3, faults: 3, returned: 3, ..Outcome::default() });
-        summary
-    }
-
-    #[test]
-    fn every_number_that_differs_is_noticed() {
-        assert!(good().check().is_ok());
-        type Change = (&'static str, fn(&mut Summary));
-        let changes: [Change; 15] = [
-            ("count of pages", |s| s.outcome.as_mut().unwrap().pages = 4),
-            ("CPUs", |s| s.outcome.as_mut().unwrap().cpus = 2),
-            ("rounds", |s| s.rounds = 3),
-            ("migrated", |s| s.outcome.as_mut().unwrap().migrated = 2),
-            ("found on the device", |s| s.verified_on_device = 2),
-            ("device's count", |s| s.device_transformed = 2),
-            ("found changed", |s| s.inverted_on_device = 2),
-            ("faults", |s| s.outcome.as_mut().unwrap().faults = 4),
-            ("returned", |s| s.outcome.as_mut().unwrap().returned = 2),
-            ("stayed", |s| s.stayed("pinned", 1)),
-            ("RAM frames missing at the end is -1", |s| s.outcome.as_mut().unwrap().leaked_frames = -1),
-            ("device frames", |s| s.outcome.as_mut().unwrap().leaked_device_frames = 1),
-            ("table frames", |s| s.outcome.as_mut().unwrap().leaked_table_frames = 1),
-            ("bytes left", |s| s.stale_bytes = Some(1)),
-            ("SHA-256", |s| s.hash_after = Some(s.hash)),
-        ];
-        for (part, change) in changes {
-            let mut summary = good();
-            change(&mut summary);
-            let text = summary.check().unwrap_err().to_string();
-            assert!(text.contains(part), "{part}: {text}");
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_noticed() {
-        let changes: [fn(&mut Summary); 3] = [|s| s.outcome = None, |s| s.hash_after = None, |s| s.stale_bytes = None];
-        for change in changes {
-            let mut summary = good();
-            change(&mut summary);
-            assert!(matches!(summary.check(), Err(Failure::Incomplete(_))));
-        }
-    }
-
-    #[test]
-    fn the_object_has_the_keys_that_readers_expect() {
-        let json = good().to_json().to_string();
-        let read: tinyjson::JsonValue = json.parse().unwrap();
-        assert_eq!(*read["input"]["bytes"].get::<f64>().unwrap(), 8193.0);
-        assert_eq!(*read["stayed"]["device-full"].get::<f64>().unwrap(), 1.0);
-        assert_eq!(*read["leaked"]["table_frames"].get::<f64>().unwrap(), 0.0);
-        assert_eq!(read["sha256_after"], read["sha256_expected"]);
-        assert!(*read["verified"].get::<bool>().unwrap());
-        assert!(json.starts_with(r#"{"input":{"bytes":8193,"sha256":""#), "{json}");
-        let mut failed = good();
-        failed.error = Some("it \"broke\"".into());
-        failed.outcome = None;
-        let read: tinyjson::JsonValue = failed.to_json().to_string().parse().unwrap();
-        assert!(!*read["verified"].get::<bool>().unwrap() && read["faults"].is_null());
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 //!  ┌──────────┬────────────┬──────────┬─────────┬────────────────┬──────────────┐
 //!  │ state    │ references │ mappings │ pins    │ reverse map    │ list link    │
 //!  └──────────┴────────────┴──────────┴─────────┴────────────────┴──────────────┘
-//!    state: kind (bits 0-7), order (8-15), LOCKED (31)
+//!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), LOCKED (31)
 //! ```
 //!
 //! Every field is atomic; which lock protects a change of which field:
@@ -15,6 +15,8 @@
 //! 3. The LOCKED bit is the frame's own lock. A migration tries it and gives the page up where it is taken;
 //!    nobody waits for it while holding anything. On a table frame the same bit is the lock of the page table.
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::space::{MAX_SPACES, SpaceId};
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +82,7 @@ pub struct Descriptor {
 }
 
 const _: () = assert!(size_of::<Descriptor>() == 32);
+const _: () = assert!(MAX_SPACES < ORDER_MASK as usize >> ORDER_SHIFT, "the owner of a table fits");
 
 impl Descriptor {
     /// A reserved frame.
@@ -104,6 +107,18 @@ impl Descriptor {
     #[inline]
     pub(crate) fn order(&self) -> u8 {
         ((self.state.load(Ordering::Relaxed) & ORDER_MASK) >> ORDER_SHIFT) as u8
+    }
+
+    /// Makes an unlocked frame a page table of `space`, or of the kernel.
+    pub(crate) fn make_table(&self, space: Option<SpaceId>) {
+        let owner = space.map_or(0, |space| space.number() as u8 + 1);
+        self.set_kind(FrameKind::Table, owner);
+    }
+
+    /// The space whose table this frame is; `None` for one of the kernel's.
+    #[inline]
+    pub(crate) fn table_owner(&self) -> Option<SpaceId> {
+        SpaceId::new(u16::from(self.order()).checked_sub(1)?)
     }
 
     /// Sets kind and order of an unlocked frame.

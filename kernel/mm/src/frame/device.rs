@@ -11,6 +11,7 @@ use super::{AnyFrame, CpuWindow, DeviceFrame, DeviceId};
 use crate::inject::{Injector, Step};
 use crate::lock::{Level, Lock};
 use crate::machine::Machine;
+use crate::trace::{Event, record};
 use x86_64::structures::paging::PhysFrame;
 
 /// The device has no free frame.
@@ -131,7 +132,9 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         self.free.fetch_sub(1, Ordering::Relaxed);
         descriptor.set_kind(FrameKind::Owned, 0);
         descriptor.set_first_reference();
-        Ok(OwnedDeviceFrame { memory: self, machine, frame: DeviceFrame::new(self.id, index) })
+        let frame = DeviceFrame::new(self.id, index);
+        record(machine, || Event::DeviceFrameTaken { frame });
+        Ok(OwnedDeviceFrame { memory: self, machine, frame })
     }
 
     /// Clears a frame whose last reference was dropped, and frees it.
@@ -148,6 +151,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         debug_assert_eq!((descriptor.mappings(), descriptor.pins()), (0, 0), "{frame} freed in use");
         descriptor.set_kind(FrameKind::Free, 0);
         descriptor.clear_last_reference();
+        record(machine, || Event::DeviceFrameFreed { frame });
         let mut head = self.head.lock(machine);
         descriptor.set_link(NO_FRAME, *head);
         *head = frame.index();

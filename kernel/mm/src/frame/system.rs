@@ -10,6 +10,8 @@ use crate::address::PAGE_BYTES;
 use crate::inject::{Injector, Step};
 use crate::lock::{Level, Lock};
 use crate::machine::Machine;
+use crate::space::SpaceId;
+use crate::trace::{Event, record};
 
 /// No RAM frame is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +89,8 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
             descriptor.set_kind(FrameKind::Owned, 0);
             descriptor.set_first_reference();
         }
+        drop(lists);
+        record(machine, || Event::FrameTaken { frame: frame_of(block), order });
         Ok(frame_of(block))
     }
 
@@ -99,6 +103,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
             descriptor.set_kind(FrameKind::FreeTail, 0);
             descriptor.clear_last_reference();
         }
+        record(machine, || Event::FrameFreed { frame: frame_of(block), order });
         self.lists.lock(machine).free_block(&self.descriptors, block, order);
     }
 
@@ -140,9 +145,9 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
         self.free_block(machine, frame, 0);
     }
 
-    /// Notes that an owned frame became a page table.
-    pub(crate) fn make_table(&self, frame: PhysFrame) {
-        self.descriptor(frame).set_kind(FrameKind::Table, 0);
+    /// Notes that an owned frame became a page table of `space`, or of the kernel.
+    pub(crate) fn make_table(&self, frame: PhysFrame, space: Option<SpaceId>) {
+        self.descriptor(frame).make_table(space);
         self.tables.fetch_add(1, Ordering::Relaxed);
     }
 

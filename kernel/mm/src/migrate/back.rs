@@ -17,6 +17,7 @@ use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
 use crate::space::{Area, Protection, Resident, Space};
 use crate::stats::Reason;
+use crate::trace::{Direction, Phase};
 
 /// Why a page did not come home for a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +36,7 @@ impl<'m, M: Machine> Space<'m, M> {
     pub fn migrate_to_system(self, range: PageRange) -> Result<Report, MigrateError> {
         let manager = self.manager;
         let machine = &manager.machine;
-        let mut batch = Batch::new(self, range)?;
+        let mut batch = Batch::new(self, range, Direction::Home)?;
         let mut slots = batch.slots.iter_mut();
         for part in range.by_leaf_table() {
             let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else {
@@ -49,7 +50,9 @@ impl<'m, M: Machine> Space<'m, M> {
                 *slot = self.take_home(&leaf, part.page(index));
             }
         }
+        batch.tell(Phase::Copy);
         Self::copy_home(&mut batch);
+        batch.tell(Phase::Finalize);
         Self::finalize_home(&mut batch);
         let report = batch.report();
         manager.statistics.count_returned(report.moved, false);

@@ -15,6 +15,7 @@ use crate::page_table::walk;
 use crate::space::area::AreaList;
 use crate::space::{Area, Space};
 use crate::stats::Reason;
+use crate::trace::{Direction, Event, Phase, record};
 
 /// What a batch knows about one page of its range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,8 @@ pub(crate) struct Batch<'m, M: Machine, S: AsMut<[Slot]>> {
     /// The area of the range, as it is for as long as the batch lives.
     pub(crate) area: Area,
     pub(crate) slots: S,
+    /// Where its pages go.
+    direction: Direction,
     /// The other spaces that share pages of the batch; looked for when the first shared page is met.
     pub(crate) others: Option<Others<'m, M>>,
     /// Keeps the range mapped; `None` where the caller, a fault, holds the areas.
@@ -86,7 +89,7 @@ pub(crate) type Slots = Vec<Slot>;
 
 impl<'m, M: Machine> Batch<'m, M, Slots> {
     /// Checks the request, gets the memory for it, and holds the areas.
-    pub(crate) fn new(space: Space<'m, M>, range: PageRange) -> Result<Self, MigrateError> {
+    pub(crate) fn new(space: Space<'m, M>, range: PageRange, direction: Direction) -> Result<Self, MigrateError> {
         if range.pages() > MAX_PAGES_PER_CALL {
             return Err(MigrateError::Invalid(Invalid::TooLong(range)));
         }
@@ -102,7 +105,9 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
         if !area.protection.is_accessible() {
             return Err(MigrateError::Invalid(Invalid::NotReadable(range)));
         }
-        Ok(Self { space, range, area, slots, others: None, _areas: Some(areas) })
+        let batch = Self { space, range, area, slots, direction, others: None, _areas: Some(areas) };
+        batch.tell(Phase::Collect);
+        Ok(batch)
     }
 }
 
@@ -110,7 +115,8 @@ impl<'m, M: Machine> Batch<'m, M, [Slot; 1]> {
     /// The batch of one page, for a fault, which holds the areas.
     #[inline]
     pub(crate) fn of_page(space: Space<'m, M>, page: Page, area: Area) -> Self {
-        Self { space, range: PageRange::of_page(page), area, slots: [Slot::UNSEEN], others: None, _areas: None }
+        let (range, slots, direction) = (PageRange::of_page(page), [Slot::UNSEEN], Direction::Home);
+        Self { space, range, area, slots, direction, others: None, _areas: None }
     }
 }
 
@@ -181,24 +187,43 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
         })
     }
 
+    /// Tells that a phase begins, or that the migration is over. A fault's one page is not told of: the fault is.
+    #[inline]
+    pub(crate) fn tell(&self, phase: Phase) {
+        if self._areas.is_none() {
+            return;
+        }
+        let (space, range, direction) = (self.space.id(), self.range, self.direction);
+        record(&self.space.manager.machine, || Event::Migration { space, range, direction, phase });
+    }
+
     /// Counts how the pages ended.
     pub(crate) fn report(&mut self) -> Report {
         let mut report = Report::default();
-        for slot in self.slots.as_mut().iter() {
+        let (space, range) = (self.space, self.range);
+        for (index, slot) in (0..).zip(self.slots.as_mut().iter()) {
             match slot.state {
                 SlotState::Moved => report.moved += 1,
-                SlotState::Stays(reason) => report.stayed.add(reason),
+                SlotState::Stays(reason) => {
+                    report.stayed.add(reason);
+                    let page = range.page(index);
+                    record(&space.manager.machine, || Event::Stays { space: space.id(), page, reason });
+                }
                 SlotState::Taken | SlotState::GivingUp(_) | SlotState::Copied(_) | SlotState::Lost => {
                     debug_assert!(false, "a page is left in {:?}", slot.state);
                 }
             }
         }
+        self.tell(Phase::Done { moved: report.moved, stayed: report.stayed.total() });
         report
     }
 }
 
 impl<M: Machine, S: AsMut<[Slot]>> Drop for Batch<'_, M, S> {
     fn drop(&mut self) {
+        if self.slots.as_mut().iter().any(Slot::is_ours) {
+            self.tell(Phase::GiveBack);
+        }
         self.give_others_back(|state| !matches!(state, SlotState::Stays(_) | SlotState::Moved));
         self.for_each_in_tables(|space, leaf, page, slot| {
             if !slot.is_ours() {

@@ -12,6 +12,7 @@ use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
 use crate::space::Space;
 use crate::stats::Reason;
+use crate::trace::Direction;
 
 /// A batch whose entries are `Migrating` and flushed everywhere.
 #[must_use = "dropping it gives every page back"]
@@ -31,7 +32,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let manager = self.manager;
         let machine = &manager.machine;
         let device = manager.device(device).ok_or(MigrateError::Invalid(Invalid::NoDevice(device)))?;
-        let mut batch = Batch::new(self, range)?;
+        let mut batch = Batch::new(self, range, Direction::ToDevice(device.id()))?;
         let mut owed = OwedFlush::new();
         let taken = self.take_all(&mut batch, device.id(), &mut owed);
         // Paid also where the taking failed half-way, before the batch gives back what it took.

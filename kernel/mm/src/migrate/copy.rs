@@ -5,6 +5,7 @@ use crate::frame::{AnyFrame, DeviceFull};
 use crate::inject::Step;
 use crate::machine::Machine;
 use crate::stats::Reason;
+use crate::trace::Phase;
 
 /// A batch whose contents stand on the device, as far as it had room.
 #[must_use = "dropping it gives every page back"]
@@ -15,6 +16,7 @@ pub struct Copied<'m, M: Machine> {
 impl<'m, M: Machine> Copied<'m, M> {
     pub(super) fn copy(unmapped: Unmapped<'m, M>) -> Self {
         let Unmapped { mut batch, device } = unmapped;
+        batch.tell(Phase::Copy);
         let manager = batch.space.manager;
         let machine = &manager.machine;
         for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {

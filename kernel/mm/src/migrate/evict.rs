@@ -9,6 +9,7 @@ use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::space::{Protection, Resident};
+use crate::trace::{Event, record};
 
 /// Device frames that are evicted while the spaces are held once. A bound on how long nobody can map or unmap.
 const FRAMES_PER_TURN: usize = 512;
@@ -48,6 +49,7 @@ impl<M: Machine> MemoryManager<M> {
     pub fn evict_device(&self, device: DeviceId) -> Option<Evicted> {
         let device = self.device(device)?;
         device.close();
+        record(&self.machine, || Event::EvictionBegins { device: device.id() });
         let mut evicted = Evicted::default();
         for _ in 0..MOST_PASSES {
             evicted = Evicted { returned: evicted.returned, lost: evicted.lost, ..Evicted::default() };
@@ -63,6 +65,11 @@ impl<M: Machine> MemoryManager<M> {
             self.machine.relax();
         }
         self.statistics.count_evicted(evicted.returned);
+        record(&self.machine, || Event::EvictionEnds {
+            device: device.id(),
+            returned: evicted.returned,
+            failed: evicted.lost + evicted.no_memory + evicted.busy,
+        });
         Some(evicted)
     }
 

@@ -8,9 +8,11 @@ use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::leaf_table::LeafTable;
 use crate::space::{Area, Protection, Resident, Space};
+use crate::trace::Phase;
 
 pub(super) fn finalize<M: Machine>(copied: Copied<'_, M>) -> Report {
     let Copied { mut batch } = copied;
+    batch.tell(Phase::Finalize);
     let area = batch.area;
     finalize_others(&mut batch);
     batch.for_each_in_tables(|space, leaf, page, slot| match slot.state {

@@ -8,6 +8,7 @@ use super::{Collected, Copied, Held};
 use crate::frame::{AnyFrame, DeviceMemory};
 use crate::machine::Machine;
 use crate::stats::Reason;
+use crate::trace::Phase;
 
 /// A batch whose pages nobody else uses.
 #[must_use = "dropping it gives every page back"]
@@ -19,6 +20,7 @@ pub struct Unmapped<'m, M: Machine> {
 impl<'m, M: Machine> Unmapped<'m, M> {
     pub(super) fn check(collected: Collected<'m, M>) -> Self {
         let Collected { mut batch, device } = collected;
+        batch.tell(Phase::Unmap);
         take_other_mappings(&mut batch);
         let manager = batch.space.manager;
         for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {

@@ -7,6 +7,7 @@ use crate::address::PageRange;
 use crate::machine::{CpuSet, Machine};
 use crate::space::SpaceState;
 use crate::stats::Statistics;
+use crate::trace::{Event, record};
 
 /// Up to this many pages are flushed one by one; more are flushed by forgetting everything of the lower half.
 ///
@@ -74,6 +75,8 @@ impl OwedFlush {
             scope => scope,
         };
         statistics.count_flush();
-        machine.flush(FlushRequest { cpus, scope });
+        let request = FlushRequest { cpus, scope };
+        record(machine, || Event::Flush { space: space.id(), request });
+        machine.flush(request);
     }
 }

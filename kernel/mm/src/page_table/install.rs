@@ -79,6 +79,6 @@ pub fn install<M: Machine>(
 /// [`OutOfFrames`].
 pub fn new_root<M: Machine>(machine: &M, memory: &SystemMemory<M::Descriptors>) -> Result<PhysFrame, OutOfFrames> {
     let root = memory.allocate_zeroed(machine, &Injector::new())?.into_frame();
-    memory.make_table(root);
+    memory.make_table(root, None);
     Ok(root)
 }

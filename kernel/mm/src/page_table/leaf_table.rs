@@ -1,4 +1,5 @@
 //! A locked level-1 table: the only way to change a leaf entry.
+use x86_64::structures::paging::page_table::PageTableLevel;
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::entry::RawEntry;
@@ -6,6 +7,7 @@ use super::slot::EntrySlot;
 use crate::frame::{Descriptor, SystemMemory};
 use crate::lock::{Held, Level, WriteGuard};
 use crate::machine::Machine;
+use crate::trace::{Event, record};
 
 /// The right to change the entries of one level-1 table, given back on drop.
 ///
@@ -46,7 +48,9 @@ impl<'m, M: Machine> LeafTable<'m, M> {
     /// Writes the entry of `page` and returns what stood there.
     #[inline]
     pub(crate) fn swap(&self, page: Page, new: RawEntry) -> RawEntry {
-        self.machine.swap_entry(self.slot(page), new)
+        let old = self.machine.swap_entry(self.slot(page), new);
+        self.tell(page, old, new);
+        old
     }
 
     /// Replaces the entry of `page` by what `change` makes of it, atomically against the bits that a CPU may set
@@ -56,11 +60,27 @@ impl<'m, M: Machine> LeafTable<'m, M> {
         let slot = self.slot(page);
         let mut current = self.machine.load_entry(slot);
         loop {
-            match self.machine.compare_exchange_entry(slot, current, change(current)) {
-                Ok(()) => return current,
+            let new = change(current);
+            match self.machine.compare_exchange_entry(slot, current, new) {
+                Ok(()) => {
+                    self.tell(page, current, new);
+                    return current;
+                }
                 Err(now) => current = now,
             }
         }
+    }
+
+    /// Tells of a change while the lock is held, so that changes of one entry are told in their order.
+    #[inline]
+    fn tell(&self, page: Page, old: RawEntry, new: RawEntry) {
+        record(self.machine, || Event::Entry {
+            space: self.descriptor.table_owner(),
+            address: page.start_address(),
+            level: PageTableLevel::One,
+            old,
+            new,
+        });
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use super::entry::{Entry, LeafFlags, RawEntry};
 use super::slot::EntrySlot;
 use crate::frame::{FrameKind, NO_FRAME, OwnedFrame, SystemMemory, frame_of, number};
 use crate::machine::Machine;
+use crate::trace::{Event, record};
 
 /// The levels, from the root down.
 pub const LEVELS: [PageTableLevel; 4] =
@@ -138,11 +139,15 @@ pub(super) fn table_for<'m, M: Machine, E>(
         if entry == RawEntry::EMPTY {
             let fresh = allocate()?;
             // It must be a table before it can be seen: another CPU may lock it at once.
-            memory.make_table(fresh.frame());
+            let owner = memory.descriptor(root).table_owner();
+            memory.make_table(fresh.frame(), owner);
             let linked = table_entry(fresh.frame());
             match machine.compare_exchange_entry(slot, RawEntry::EMPTY, linked) {
                 Ok(()) => {
                     fresh.into_frame();
+                    let address = address.align_down(above.entry_address_space_alignment());
+                    let old = RawEntry::EMPTY;
+                    record(machine, || Event::Entry { space: owner, address, level: above, old, new: linked });
                     entry = linked;
                 }
                 Err(winner) => {
@@ -205,7 +210,14 @@ fn cut_below<M: Machine>(
         let Some(child) = next_table(machine.load_entry(slot)) else { continue };
         cut_below(machine, memory, child, below, start, range, head);
         if range.start <= start && start + span <= range.end {
-            machine.swap_entry(slot, RawEntry::EMPTY);
+            let old = machine.swap_entry(slot, RawEntry::EMPTY);
+            record(machine, || Event::Entry {
+                space: memory.descriptor(table).table_owner(),
+                address: VirtAddr::new_truncate(start),
+                level,
+                old,
+                new: RawEntry::EMPTY,
+            });
             debug_assert_eq!(memory.descriptor(child).kind(), FrameKind::Table);
             memory.descriptor(child).set_link(NO_FRAME, *head);
             *head = number(child);

@@ -27,6 +27,7 @@ use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::{FlushRequest, FlushScope, OwedFlush};
 use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
+use crate::trace::{Event, record};
 
 /// What a CPU wanted to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +57,20 @@ pub enum Resolution {
     CameHome,
 }
 
+impl Resolution {
+    /// What was done, as one word for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::ZeroPage => "zero-page",
+            Self::FreshPage => "fresh-page",
+            Self::Copied => "copied",
+            Self::Writable => "writable",
+            Self::CameHome => "came-home",
+        }
+    }
+}
+
 /// Why an access cannot succeed. The text of each says what to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultError {
@@ -71,6 +86,20 @@ pub enum FaultError {
     WaitsForItself(VirtAddr),
     /// The entry is none that the memory manager makes.
     Damaged(VirtAddr, RawEntry),
+}
+
+impl FaultError {
+    /// Why, as one word for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoArea(_) => "no-area",
+            Self::Forbidden(..) => "forbidden",
+            Self::OutOfMemory(_) => "out-of-memory",
+            Self::Poisoned(_) => "poisoned",
+            Self::WaitsForItself(_) => "waits-for-itself",
+            Self::Damaged(..) => "damaged",
+        }
+    }
 }
 
 impl core::fmt::Display for FaultError {
@@ -121,6 +150,13 @@ impl<M: Machine> Space<'_, M> {
     /// # Errors
     /// See [`FaultError`]; the page is as it was, except that a failed copy poisons it.
     pub fn fault(self, address: VirtAddr, access: Access) -> Result<Resolution, FaultError> {
+        let outcome = self.resolve(address, access);
+        record(&self.manager.machine, || Event::Fault { space: self.id, address, access, outcome });
+        outcome
+    }
+
+    #[inline]
+    fn resolve(self, address: VirtAddr, access: Access) -> Result<Resolution, FaultError> {
         let mut first = true;
         loop {
             match self.fault_once(address, access, first)? {
@@ -308,7 +344,9 @@ impl<M: Machine> Space<'_, M> {
     fn forget_here(self, page: Page) {
         let machine = &self.manager.machine;
         let cpus = crate::machine::CpuSet::of(machine.cpu());
-        machine.flush(FlushRequest { cpus, scope: FlushScope::Pages(PageRange::of_page(page)) });
+        let request = FlushRequest { cpus, scope: FlushScope::Pages(PageRange::of_page(page)) };
+        record(machine, || Event::Flush { space: self.id, request });
+        machine.flush(request);
     }
 }
 

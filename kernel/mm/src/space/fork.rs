@@ -23,6 +23,7 @@ use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
+use crate::trace::{Event, record};
 
 /// Why there is no child. The parent is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +83,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let machine = &manager.machine;
         let mut child_areas = child.state.areas.write_beside(machine);
         *child_areas = areas.try_clone().map_err(|_| ForkError::HeapFull)?;
+        record(machine, || Event::Forked { parent: self.id(), child: child.id() });
         for area in areas.iter() {
             for part in area.range.by_leaf_table() {
                 let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else { continue };

@@ -9,6 +9,7 @@ use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
+use crate::trace::{Event, record};
 
 /// Why an area was not mapped, unmapped or protected. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,7 +112,9 @@ impl<M: Machine> Space<'_, M> {
         if let Some(area) = areas.overlapping(range) {
             return Err(MapError::Overlaps(area.range));
         }
-        Ok(areas.insert(Area::new(range, protection))?)
+        areas.insert(Area::new(range, protection))?;
+        self.tell_areas(range, Some(protection));
+        Ok(())
     }
 
     /// Removes every page of `range`, in whatever areas, and forgets its contents. Holes are allowed.
@@ -125,6 +128,7 @@ impl<M: Machine> Space<'_, M> {
         areas.split_around(range)?;
         self.zap(&areas, range);
         areas.remove_inside(range);
+        self.tell_areas(range, None);
         self.free_tables(areas.gap_around(range));
         Ok(())
     }
@@ -147,9 +151,15 @@ impl<M: Machine> Space<'_, M> {
         let mut areas = self.state.areas.write(&self.manager.machine);
         for area in areas.iter() {
             self.zap(&areas, area.range);
+            self.tell_areas(area.range, None);
         }
         drop(areas.take_all());
         self.free_tables(0..u64::MAX);
+    }
+
+    /// Tells what the areas say about `range` now.
+    pub(super) fn tell_areas(self, range: PageRange, protection: Option<Protection>) {
+        record(&self.manager.machine, || Event::Areas { space: self.id(), range, protection });
     }
 
     pub(super) fn free_tables(self, gap: core::ops::Range<u64>) {

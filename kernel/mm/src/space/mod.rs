@@ -28,6 +28,7 @@ use crate::manager::MemoryManager;
 use crate::page_table::entry::RawEntry;
 use crate::page_table::slot::EntrySlot;
 use crate::page_table::walk::{self, Path};
+use crate::trace::{Event, record};
 use area::AreaList;
 pub use area::{Area, Protection};
 pub use fault::{Access, FaultError, Resolution};
@@ -64,6 +65,7 @@ impl SpaceId {
 
 /// What is known about one address space; reused when the space is gone.
 pub struct SpaceState {
+    id: SpaceId,
     root: AtomicU64,
     cpus: AtomicU64,
     pub(crate) areas: SharedLock<AreaList>,
@@ -71,13 +73,20 @@ pub struct SpaceState {
 }
 
 impl SpaceState {
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(id: SpaceId) -> Self {
         Self {
+            id,
             root: AtomicU64::new(0),
             cpus: AtomicU64::new(0),
             areas: SharedLock::new(Level::Areas, AreaList::new()),
             charges: Charges::new(),
         }
+    }
+
+    /// The number of the space that this is the state of.
+    #[inline]
+    pub(crate) fn id(&self) -> SpaceId {
+        self.id
     }
 
     /// The CPUs that may hold translations of this space.
@@ -165,14 +174,16 @@ impl<M: Machine> MemoryManager<M> {
         let number = in_use.iter().position(|used| !used).ok_or(CreateError::TooMany)?;
         in_use[number] = true;
         let root = root.into_frame();
-        self.memory.make_table(root);
+        let id = SpaceId(number as u16);
+        self.memory.make_table(root, Some(id));
         for index in (UPPER_HALF..512).map(PageTableIndex::new) {
             let shared = self.machine.load_entry(EntrySlot::new(self.kernel_root, index));
             self.machine.swap_entry(EntrySlot::new(root, index), shared);
         }
         let state = &self.spaces[number];
         state.root.store(root.start_address().as_u64(), Ordering::Release);
-        Ok(Space { manager: self, state, id: SpaceId(number as u16) })
+        record(&self.machine, || Event::SpaceCreated { space: id, root });
+        Ok(Space { manager: self, state, id })
     }
 
     /// The living space of this number.
@@ -190,6 +201,7 @@ impl<M: Machine> MemoryManager<M> {
     /// Makes this CPU leave `space` for the kernel's own tables.
     pub fn leave(&self, space: Space<'_, M>) {
         self.machine.load_root(self.kernel_root);
+        record(&self.machine, || Event::Left { space: space.id });
         let cpu = CpuSet::of(self.machine.cpu());
         space.state.cpus.fetch_and(!cpu.bits(), Ordering::SeqCst);
     }
@@ -214,6 +226,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let cpu = CpuSet::of(self.manager.machine.cpu());
         self.state.cpus.fetch_or(cpu.bits(), Ordering::SeqCst);
         self.manager.machine.load_root(self.root());
+        record(&self.manager.machine, || Event::Entered { space: self.id });
     }
 
     /// Removes the space with all its areas.
@@ -229,6 +242,7 @@ impl<'m, M: Machine> Space<'m, M> {
         debug_assert_eq!(self.resident(), Residency::default(), "pages are counted in a space that has none");
         let root = self.root();
         self.state.root.store(0, Ordering::Release);
+        record(&self.manager.machine, || Event::SpaceDestroyed { space: self.id });
         self.manager.memory.free_table(&self.manager.machine, root);
         self.manager.spaces_in_use.lock(&self.manager.machine)[usize::from(self.id.0)] = false;
         Ok(())

@@ -12,6 +12,7 @@ use crate::manager::MemoryManager;
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
+use crate::trace::{Event, record};
 
 /// A pinned frame; dropping it ends the pin.
 #[must_use = "dropping it ends the pin"]
@@ -30,6 +31,7 @@ impl<M: Machine> Pin<'_, M> {
 impl<M: Machine> Drop for Pin<'_, M> {
     fn drop(&mut self) {
         self.manager.any_descriptor(self.frame).unpin();
+        record(&self.manager.machine, || Event::Unpinned { frame: self.frame });
         self.manager.release_frame(self.frame, 1);
     }
 }
@@ -70,6 +72,7 @@ impl<'m, M: Machine> Space<'m, M> {
                         && manager.any_descriptor(frame).mappings() <= 1
                     {
                         manager.any_descriptor(frame).pin();
+                        record(&manager.machine, || Event::Pinned { space: self.id, page, frame });
                         return Ok(Pin { manager, frame });
                     }
                 }

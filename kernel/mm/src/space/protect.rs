@@ -40,6 +40,7 @@ impl<M: Machine> Space<'_, M> {
         }
         owed.pay(&manager.machine, self.state, &manager.statistics);
         areas.protect_inside(range, protection);
+        self.tell_areas(range, Some(protection));
         Ok(())
     }
 }

@@ -121,8 +121,12 @@ impl<M: Machine> Space<'_, M> {
         let piece = *areas.find(range.start()).expect("split around");
         areas.remove_inside(range);
         areas.insert(piece.moved_to(new_range.start()))?;
+        self.tell_areas(new_range, Some(piece.protection));
         match leave {
-            Leave::Nothing => self.free_tables(areas.gap_around(range)),
+            Leave::Nothing => {
+                self.tell_areas(range, None);
+                self.free_tables(areas.gap_around(range));
+            }
             // Fresh pages, so an origin of their own: the old one went with the pages.
             Leave::Empty => areas.insert(Area::new(range, piece.protection))?,
         }

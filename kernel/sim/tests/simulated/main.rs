@@ -9,5 +9,6 @@ mod migration;
 mod pins;
 mod races;
 mod random;
+mod replay;
 mod restore;
 mod support;

@@ -1,10 +1,16 @@
 //! The checks, over a guest and a device made by hand: what is right passes, and each wrong thing is noticed.
 use std::collections::BTreeMap;
 
-use ferry_device::geometry::Geometry;
-use ferry_mm::frame::{DeviceFrame, DeviceId};
+use ferry_device::DeviceType;
+use ferry_device::geometry::{FrameIndex, Geometry};
+use ferry_device_model::MemoryError;
+use ferry_mm::frame::DeviceId;
+use ferry_mm::page_table::entry::{Entry, SwapSlot};
 
 use super::*;
+use crate::demo::view::SwapSlots;
+use crate::sys::PAGE_BYTES;
+use std::io;
 
 const ROOT: u64 = 0x1000;
 const LEAF_TABLE: u64 = 0x4000;
@@ -14,12 +20,17 @@ const START: u64 = 0x20_0000;
 /// Present, writable, user, accessed, dirty.
 const PRESENT: u64 = 0x67;
 const PAGES: u64 = 3;
+/// Where the BAR of device 1, which is coherent, lies; its frames begin behind the control area.
+const BAR: u64 = 0x8000_0000;
+const FIRST_FRAME: u64 = BAR + 0x8000;
 
 #[derive(Default)]
 struct World {
     words: BTreeMap<u64, u64>,
     ram: BTreeMap<u64, PageBytes>,
     device: BTreeMap<u64, PageBytes>,
+    coherent: BTreeMap<u64, PageBytes>,
+    slots: BTreeMap<u64, PageBytes>,
 }
 
 impl Physical for World {
@@ -33,20 +44,38 @@ impl Physical for World {
 }
 
 /// A device of the smallest size.
-struct Frames(BTreeMap<u64, PageBytes>);
+struct Frames(DeviceType, BTreeMap<u64, PageBytes>);
+
+/// A swap disk of ten slots.
+struct Slots(BTreeMap<u64, PageBytes>);
+
+impl SwapSlots for Slots {
+    fn page(&self, slot: u64) -> io::Result<Option<PageBytes>> {
+        Ok((slot < 10).then(|| self.0.get(&slot).copied().unwrap_or([0; PAGE_BYTES])))
+    }
+}
 
 impl DeviceMemory for Frames {
+    fn device_type(&self) -> DeviceType {
+        self.0
+    }
+
+    fn frame_at(&self, offset: u64) -> Option<u32> {
+        let index = offset.checked_sub(0x8000)? / PAGE_BYTES as u64;
+        (index < self.frames()).then_some(index as u32)
+    }
+
     fn frames(&self) -> u64 {
         Geometry::of_bar(1 << 20).unwrap().frames()
     }
 
     fn frame(&self, index: u64) -> Result<PageBytes, MemoryError> {
         Geometry::of_bar(1 << 20).unwrap().frame_offset(FrameIndex(index))?;
-        Ok(self.0.get(&index).copied().unwrap_or([0; PAGE_BYTES]))
+        Ok(self.1.get(&index).copied().unwrap_or([0; PAGE_BYTES]))
     }
 
     fn bytes_not_zero(&self) -> Result<u64, MemoryError> {
-        Ok(self.0.values().flatten().filter(|byte| **byte != 0).count() as u64)
+        Ok(self.1.values().flatten().filter(|byte| **byte != 0).count() as u64)
     }
 }
 
@@ -77,9 +106,23 @@ impl World {
         self.device.insert(frame.into(), bytes);
     }
 
+    fn place_on_coherent(&mut self, page: u64, frame: u64, bytes: PageBytes) {
+        self.set(page, (FIRST_FRAME + frame * 0x1000) | PRESENT);
+        self.coherent.insert(frame, bytes);
+    }
+
+    fn place_in_slot(&mut self, page: u64, slot: u64, bytes: PageBytes) {
+        self.set(page, Entry::Swap { slot: SwapSlot::new(slot).unwrap() }.encode().0);
+        self.slots.insert(slot, bytes);
+    }
+
     fn look(&self, verifier: &mut Verifier, stage: Stage, round: u32) -> Result<Seen, Mismatch> {
         let checkpoint = Checkpoint { stage, round, root: ROOT, start: START, pages: PAGES };
-        verifier.look(self, &[Frames(self.device.clone())], &checkpoint)
+        verifier.place_bar(1, BAR);
+        let devices = [(DeviceType::Private, &self.device), (DeviceType::Coherent, &self.coherent)]
+            .map(|(t, d)| Frames(t, d.clone()));
+        let slots = Slots(self.slots.clone());
+        verifier.look(&Outside { memory: self, devices: &devices, swap: Some(&slots) }, &checkpoint)
     }
 }
 
@@ -127,7 +170,6 @@ fn a_run_in_two_rounds_is_verified() {
     }
     let seen = world.look(&mut verifier, Stage::TornDown, 0).unwrap();
     assert_eq!(seen.stale_bytes, Some(0));
-    assert_eq!((verifier.verified(), verifier.inverted()), (3, 3));
 }
 
 #[test]
@@ -174,9 +216,11 @@ impl World {
 fn entries_that_cannot_be_are_noticed() {
     let input = input();
     type Change = fn(&mut World, &Input);
-    let wrong: [(Change, &str); 5] = [
+    let wrong: [(Change, &str); 7] = [
         (|w, i| w.place_on_device(2, 0, 5, i.page(0)), "device frame d0:0x5 holds page 0 and page 2"),
-        (|w, i| w.place_on_device(2, 1, 9, i.page(2)), "no such device"),
+        (|w, i| w.place_on_device(2, 2, 9, i.page(2)), "no such device"),
+        (|w, i| w.place_on_device(2, 1, 9, i.page(2)), "by an entry of a private device, but the device is coherent"),
+        (|w, i| w.place_on_coherent(2, 9, i.page(1)), "of page 2 is"),
         (|w, i| w.place_on_device(2, 0, 1 << 20, i.page(2)), "device has 0xf8 frames"),
         (|w, _| w.set(2, Entry::Poison.encode().0), "Poison"),
         (|w, _| w.set(2, 0), "Empty"),
@@ -208,7 +252,7 @@ fn pages_that_move_behind_the_hosts_back_are_noticed() {
         world.place_in_ram(page, input.inverted_page(page));
     }
     let error = world.look(&mut verifier, Stage::Returned, 1).unwrap_err();
-    assert!(matches!(error, Mismatch::NotInRam { page: 2, .. }), "one did not come home: {error}");
+    assert!(matches!(error, Mismatch::NotHome { page: 2, .. }), "one did not come home: {error}");
 }
 
 #[test]
@@ -240,7 +284,7 @@ fn stages_out_of_order_and_wrong_sizes_are_noticed() {
     world.look(&mut verifier, Stage::Populated, 0).unwrap();
     assert!(matches!(world.look(&mut verifier, Stage::TornDown, 0), Err(Mismatch::Order { .. })));
     let short = Checkpoint { stage: Stage::Populated, round: 0, root: ROOT, start: START, pages: PAGES - 1 };
-    let result = Verifier::new(&input).look(&world, &[Frames(BTreeMap::new())], &short);
+    let result = Verifier::new(&input).look(&Outside { memory: &world, devices: &[] as &[Frames], swap: None }, &short);
     assert!(matches!(result, Err(Mismatch::Pages { found: 2, expected: 3 })));
 }
 
@@ -253,4 +297,42 @@ fn bytes_left_on_the_device_are_counted() {
     world.device = BTreeMap::from([(3, [0; PAGE_BYTES])]);
     world.device.get_mut(&3).unwrap()[9] = 1;
     assert_eq!(world.look(&mut verifier, Stage::TornDown, 0).unwrap().stale_bytes, Some(1));
+}
+
+#[test]
+fn pages_on_a_coherent_device_and_on_the_disk_are_found_where_they_are() {
+    let input = input();
+    let (mut world, mut verifier) = (World::populated(&input), Verifier::new(&input));
+    world.place_in_slot(2, 7, input.page(2));
+    let seen = world.look(&mut verifier, Stage::Populated, 0).unwrap();
+    assert_eq!((seen.pages, seen.swapped), (3, 1));
+    world.place_on_device(0, 0, 4, input.page(0));
+    world.place_on_coherent(1, 4, input.page(1));
+    let seen = world.look(&mut verifier, Stage::Migrated, 1).unwrap();
+    assert_eq!((seen.pages, seen.by_device, seen.waiting, seen.swapped), (2, vec![1, 1], 1, 1));
+    world.place_on_device(0, 0, 4, input.inverted_page(0));
+    world.coherent.insert(4, input.inverted_page(1));
+    assert_eq!(world.look(&mut verifier, Stage::Transformed, 1).unwrap().by_device, [1, 1]);
+    world.place_in_ram(0, input.inverted_page(0));
+    let error = world.look(&mut verifier, Stage::Returned, 1).unwrap_err();
+    assert!(matches!(error, Mismatch::NotHome { page: 1, .. }), "a page in a BAR is not at home: {error}");
+    verifier.pages[0] = Whereabouts::Away(DeviceFrame::new(DeviceId::new(0).unwrap(), 4));
+    verifier.last = Some((Stage::Transformed, 1));
+    world.place_in_slot(1, 9, input.inverted_page(1));
+    let seen = world.look(&mut verifier, Stage::Returned, 1).unwrap();
+    assert_eq!((seen.by_device, seen.waiting, seen.swapped, seen.hash), (vec![1, 1], 1, 2, None));
+}
+
+#[test]
+fn wrong_slots_are_noticed() {
+    let input = input();
+    let look = |slot, bytes| {
+        let mut world = World::populated(&input);
+        world.place_in_slot(1, slot, bytes);
+        world.look(&mut Verifier::new(&input), Stage::Populated, 0).unwrap_err().to_string()
+    };
+    let mut flipped = input.page(1);
+    flipped[99] ^= 1;
+    assert!(look(4, flipped).contains("byte 99 of page 1") && look(4, flipped).contains("slot 4 of the swap disk"));
+    assert!(look(10, input.page(1)).contains("has no such slot"));
 }

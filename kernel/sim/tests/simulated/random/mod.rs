@@ -10,6 +10,7 @@ mod spaces;
 use ferry_sim::{Chaos, World};
 use proptest::prelude::*;
 
+use crate::replay::Replay;
 use operation::{Op, op};
 use run::Run;
 
@@ -22,13 +23,16 @@ const WORDS: usize = 512;
 fn run(seed: u64, frames: usize, chaotic: bool, ops: &[Op]) {
     let chaos = if chaotic { Chaos::seeded(seed) } else { Chaos::CALM };
     let world = World::builder().frames(frames).device(6).device(3).cpus(CPUS).chaos(chaos).build();
+    let mut replay = Replay::begin(&world);
     let mut run = Run::new(&world, seed);
     for op in ops {
         run.apply(op);
         run.audit(false);
         run.check_pins();
+        replay.check();
     }
     run.finish();
+    replay.check();
 }
 
 proptest! {

@@ -1,0 +1,199 @@
+//! The input's way to the devices and home, round by round.
+//!
+//! ```text
+//!   pages of the input  │ share of device 0 │ share of device 1 │ ... │
+//!   a round             migrate ─▶ invert (the devices) ─▶ home ─▶ what had no room: next round
+//! ```
+//! From a private device a page comes home because the CPU touches it. A coherent device's page the CPU reads where it
+//! is; a call brings it home.
+use super::page_set::PageSet;
+use super::{DemoError, check_in, progress};
+use crate::arch::areas;
+use crate::link;
+use crate::memory::device::{self, Attached};
+use crate::memory::{self, AddressSpace};
+use alloc::vec::Vec;
+use core::ops::Range;
+use ferry_device::DeviceType;
+use ferry_mm::address::{PAGE_BYTES, PageRange};
+use ferry_mm::frame::{AnyFrame, DeviceFrame};
+use ferry_mm::stats::{Reason, Stayed};
+use ferry_protocol::link::{Checkpoint, FromKernel, Outcome, Stage};
+
+/// Pages per migration call. A call keeps its pages from everybody else for as long as it runs.
+const PAGES_PER_CALL: u64 = 4096;
+
+/// A device, and the pages of the input that go there.
+pub(super) struct Share {
+    device: Attached,
+    pages: Range<u64>,
+    /// Pages that reached the device, over all rounds.
+    pub migrated: u64,
+    /// Pages that came home from it, over all rounds.
+    returned: u64,
+}
+
+impl Share {
+    /// An equal share of `pages` pages for each device.
+    pub(super) fn of_each(devices: &[Attached], pages: u64) -> Vec<Self> {
+        let border = |index| pages * index as u64 / devices.len() as u64;
+        let share = |(index, device): (usize, &Attached)| {
+            let pages = border(index)..border(index + 1);
+            Self { device: *device, pages, migrated: 0, returned: 0 }
+        };
+        devices.iter().enumerate().map(share).collect()
+    }
+
+    /// What the host is told in the end.
+    pub(super) fn outcome(&self) -> FromKernel<'static> {
+        let Self { device, migrated, returned, .. } = *self;
+        FromKernel::DeviceOutcome { number: device.id.number(), migrated, returned }
+    }
+}
+
+/// What stayed in a round: as the memory manager says, and pages that were not offered to a full device.
+struct Left {
+    stayed: Stayed,
+    not_offered: u64,
+}
+
+/// The input's way to the devices and home.
+pub(super) struct Journey<'a> {
+    /// The space that the CPU is in.
+    pub space: AddressSpace,
+    /// The input's pages.
+    pub range: PageRange,
+    /// Which of them go where.
+    pub shares: &'a mut [Share],
+}
+
+impl Journey<'_> {
+    /// Goes it to its end.
+    pub(super) fn run(&mut self, outcome: &mut Outcome) -> Result<(), DemoError> {
+        let mut travelled = PageSet::new(self.range.pages())?;
+        let mut on_device = PageSet::new(self.range.pages())?;
+        while travelled.len() < self.range.pages() {
+            outcome.rounds += 1;
+            let round = outcome.rounds;
+            let left = self.migrate(&travelled)?;
+            self.report(round, &left);
+            on_device.clear();
+            self.frames().for_each(|(index, _)| on_device.insert(index));
+            log::info!("round {round}: {} pages on the device, {} stayed", on_device.len(), left.total());
+            if on_device.len() == 0 {
+                return Err(DemoError::NoProgress(self.range.pages() - travelled.len()));
+            }
+            self.checkpoint(Stage::Migrated, round)?;
+            let mut inverted = 0;
+            for share in self.shares.iter() {
+                let frames = self.frames().map(|(_, frame)| frame).filter(|frame| frame.device() == share.device.id);
+                inverted += device::invert(share.device.id, frames).map_err(DemoError::Work)?;
+            }
+            log::info!("round {round}: the device inverted {inverted} pages in its memory");
+            self.checkpoint(Stage::Transformed, round)?;
+            self.bring_home(&on_device)?;
+            on_device.iter(0..self.range.pages()).for_each(|index| travelled.insert(index));
+            self.checkpoint(Stage::Returned, round)?;
+        }
+        Ok(())
+    }
+
+    /// Migrates every page that has not travelled yet, call by call.
+    fn migrate(&mut self, travelled: &PageSet) -> Result<Left, DemoError> {
+        let mut left = Left { stayed: Stayed::default(), not_offered: 0 };
+        for index in 0..self.shares.len() {
+            let Share { device, ref pages, .. } = self.shares[index];
+            let mut rest = pages.clone();
+            while let Some(run) = travelled.run(rest.clone(), false, PAGES_PER_CALL) {
+                // What has no room there would be read from the swap disk for nothing.
+                let free = memory::manager().device(device.id).map_or(0, |device| device.free());
+                let offered = run.start..run.end.min(run.start + free);
+                rest.start = run.end;
+                left.not_offered += run.end - offered.end;
+                if offered.is_empty() {
+                    continue;
+                }
+                let part = self.part(&offered)?;
+                let report = self.space.migrate_to_device(part, device.id).map_err(DemoError::Migrate)?;
+                self.shares[index].migrated += report.moved;
+                left.stayed += report.stayed;
+                progress(Stage::Migrated, run.end, self.range.pages());
+            }
+        }
+        Ok(left)
+    }
+
+    fn report(&self, round: u32, left: &Left) {
+        let full = left.stayed.count(Reason::DeviceFull) + left.not_offered;
+        let others = left.stayed.iter().filter(|(reason, _)| *reason != Reason::DeviceFull);
+        for (reason, pages) in [(Reason::DeviceFull, full)].into_iter().filter(|(_, pages)| *pages > 0).chain(others) {
+            link::send(&FromKernel::Stayed { round, reason: reason.name(), pages });
+            if reason != Reason::DeviceFull {
+                log::warn!("round {round}: {pages} pages stayed ({})", reason.name());
+            }
+        }
+    }
+
+    /// Brings the pages in the set home from their devices.
+    fn bring_home(&mut self, away: &PageSet) -> Result<(), DemoError> {
+        let mut home = 0;
+        for index in 0..self.shares.len() {
+            let Share { device, ref pages, .. } = self.shares[index];
+            let pages = pages.clone();
+            for page in away.iter(pages.clone()) {
+                // On a private device the first access to each page faults, and when it has been made, the page is home.
+                areas::load_byte(self.range.page(page).start_address());
+                home += 1;
+                progress(Stage::Returned, home, away.len());
+            }
+            self.shares[index].returned += match device.device_type {
+                DeviceType::Private => away.iter(pages).count() as u64,
+                DeviceType::Coherent => self.call_home(away, pages)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Brings the pages of `rest` that are in the set home by calls; returns how many those were.
+    fn call_home(&self, away: &PageSet, mut rest: Range<u64>) -> Result<u64, DemoError> {
+        let mut moved = 0;
+        while let Some(run) = away.run(rest.clone(), true, PAGES_PER_CALL) {
+            rest.start = run.end;
+            let report = self.space.migrate_to_system(self.part(&run)?).map_err(DemoError::Migrate)?;
+            if let Some((reason, pages)) = report.stayed.iter().next() {
+                return Err(DemoError::StayedAway(pages, reason));
+            }
+            moved += report.moved;
+        }
+        Ok(moved)
+    }
+
+    /// The pages that are on a device, by index, with their device frames, as the page table says.
+    fn frames(&self) -> impl Iterator<Item = (u64, DeviceFrame)> {
+        (0..self.range.pages()).filter_map(|index| {
+            let entry = self.space.entry(self.range.page(index).start_address());
+            match memory::manager().mapped_frame(entry)? {
+                AnyFrame::Device(frame) => Some((index, frame)),
+                AnyFrame::System(_) => None,
+            }
+        })
+    }
+
+    fn part(&self, pages: &Range<u64>) -> Result<PageRange, DemoError> {
+        let start = self.range.page(pages.start).start_address();
+        PageRange::covering(start, (pages.end - pages.start) * PAGE_BYTES).map_err(DemoError::Range)
+    }
+
+    /// Lets the host look at the input.
+    pub(super) fn checkpoint(&self, stage: Stage, round: u32) -> Result<(), DemoError> {
+        let root = self.space.root().start_address().as_u64();
+        let start = self.range.start_address().as_u64();
+        check_in(Checkpoint { stage, round, root, start, pages: self.range.pages() })
+    }
+}
+
+impl Left {
+    fn total(&self) -> u64 {
+        self.stayed.total() + self.not_offered
+    }
+}
