@@ -62,10 +62,12 @@ exit_codes! {
     DeviceTimeout = 0x23, "the device did not answer in time";
     /// A completion or request that violates the ring protocol.
     DeviceProtocol = 0x24, "the device broke the ring protocol";
+    /// The swap disk cannot be used.
+    BadDisk = 0x25, "the swap disk cannot be used; the report above names the reason";
     /// The options text in fw_cfg is not understood.
     BadOptions = 0x28, "the options text given over fw_cfg is not understood; use ferry to start the kernel";
     /// The input does not fit into guest memory.
-    InputTooLarge = 0x29, "the input does not fit; give the machine more memory with --memory";
+    InputTooLarge = 0x29, "the input does not fit; give the machine more with --memory or --swap";
     /// The host did not answer on the second serial port.
     HostTimeout = 0x2a, "the host tool did not answer on the second serial port";
     /// No kernel was given to the loader.

@@ -1,5 +1,6 @@
 //! Why the demo ended without its result.
 use super::SPARE_FRAMES;
+use crate::disk::DiskProblem;
 use crate::fw_cfg::FwCfgError;
 use crate::link::NoAnswer;
 use crate::memory::device::{self, DeviceProblem};
@@ -14,11 +15,14 @@ use ferry_protocol::link::Stage;
 
 /// Why the demo ended without its result.
 #[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are the values that the variant's sentence names")]
 pub enum DemoError {
     /// The input cannot be read.
     Input(FwCfgError),
-    /// The input has more pages than RAM has free frames.
-    InputTooLarge(u64, u64),
+    /// The input has more pages than RAM has free frames and the swap disk slots.
+    InputTooLarge { pages: u64, frames: u64, slots: u64 },
+    /// There is a swap disk that cannot be used.
+    Disk(DiskProblem),
     /// There is no device to use.
     Device(DeviceProblem),
     /// The device did not do its work.
@@ -49,11 +53,12 @@ impl fmt::Display for DemoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input(error) => error.fmt(f),
-            Self::InputTooLarge(pages, free) => write!(
+            Self::InputTooLarge { pages, frames, slots } => write!(
                 f,
-                "the input has {pages} pages and RAM has {free} free frames, of which {SPARE_FRAMES} must be spared; \
-                 give the machine more with --memory"
+                "the input has {pages} pages, RAM has {frames} free frames, of which {SPARE_FRAMES} must be spared, and \
+                 swap has {slots} slots; give the machine more with --memory or --swap"
             ),
+            Self::Disk(error) => error.fmt(f),
             Self::Device(error) => error.fmt(f),
             Self::Work(error) => error.fmt(f),
             Self::Space(error) => error.fmt(f),
@@ -78,7 +83,8 @@ impl DemoError {
     /// The exit code that tells the host which of them it was.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::InputTooLarge(..) => ExitCode::InputTooLarge,
+            Self::InputTooLarge { .. } => ExitCode::InputTooLarge,
+            Self::Disk(_) => ExitCode::BadDisk,
             Self::Device(problem) => problem.exit_code(),
             Self::Work(error) => device::code_of(error),
             Self::Space(_) | Self::HeapFull(_) => ExitCode::OutOfMemory,

@@ -31,6 +31,8 @@ pub(super) struct Share {
     pub migrated: u64,
     /// Pages that came home from it, over all rounds.
     returned: u64,
+    /// Faults on special entries while the CPU touched the pages that were there.
+    pub faults: u64,
 }
 
 impl Share {
@@ -39,7 +41,7 @@ impl Share {
         let border = |index| pages * index as u64 / devices.len() as u64;
         let share = |(index, device): (usize, &Attached)| {
             let pages = border(index)..border(index + 1);
-            Self { device: *device, pages, migrated: 0, returned: 0 }
+            Self { device: *device, pages, migrated: 0, returned: 0, faults: 0 }
         };
         devices.iter().enumerate().map(share).collect()
     }
@@ -140,12 +142,15 @@ impl Journey<'_> {
         for index in 0..self.shares.len() {
             let Share { device, ref pages, .. } = self.shares[index];
             let pages = pages.clone();
+            let faults = || memory::manager().statistics().read().special_faults;
+            let faults_before = faults();
             for page in away.iter(pages.clone()) {
                 // On a private device the first access to each page faults, and when it has been made, the page is home.
                 areas::load_byte(self.range.page(page).start_address());
                 home += 1;
                 progress(Stage::Returned, home, away.len());
             }
+            self.shares[index].faults += faults() - faults_before;
             self.shares[index].returned += match device.device_type {
                 DeviceType::Private => away.iter(pages).count() as u64,
                 DeviceType::Coherent => self.call_home(away, pages)?,

@@ -18,6 +18,7 @@ mod page_set;
 pub use error::DemoError;
 
 use crate::arch::{areas, cpus};
+use crate::disk;
 use crate::fw_cfg::{File, FwCfg};
 use crate::link;
 use crate::memory::{self, AddressSpace, device};
@@ -57,6 +58,8 @@ pub fn run(inject: Option<Inject>) -> ExitCode {
 
 fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     let manager = memory::manager();
+    // Both before there is an address space.
+    let disk = disk::attach().map_err(DemoError::Disk)?;
     let devices = device::all().map_err(DemoError::Device)?;
     for device in devices {
         link::send(&FromKernel::Device { number: device.id.number(), bar: device.range.start.as_u64() });
@@ -65,8 +68,9 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     let input = fw_cfg.file(ferry_protocol::fw_cfg::INPUT).map_err(DemoError::Input)?;
     let pages = input.len().div_ceil(PAGE_BYTES);
     let before = manager.census();
-    if pages + SPARE_FRAMES > before.free_frames {
-        return Err(DemoError::InputTooLarge(pages, before.free_frames));
+    let (frames, slots) = (before.free_frames, disk.map_or(0, |disk| disk.pages()));
+    if pages + SPARE_FRAMES > frames + slots {
+        return Err(DemoError::InputTooLarge { pages, frames, slots });
     }
     if let Some(Inject { step, count }) = inject {
         manager.injector().arm(step_of(step), count);
@@ -89,7 +93,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     }
     let counts = manager.statistics().read();
     outcome.migrated = shares.iter().map(|share| share.migrated).sum();
-    outcome.faults = counts.special_faults;
+    outcome.faults = shares.iter().map(|share| share.faults).sum();
     outcome.returned = counts.returned_by_fault + counts.returned_by_call;
     outcome.inject_pending = inject.is_some_and(|inject| manager.injector().is_armed(step_of(inject.step)));
     count_leaks(&mut outcome, before, manager.census());

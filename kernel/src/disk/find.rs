@@ -9,6 +9,7 @@ use crate::pci::bar::BarError;
 use core::fmt;
 use core::ops::ControlFlow;
 use ferry_mm::page_table::install::InstallError;
+use ferry_mm::swap::AttachError;
 use pci_types::{CommandRegister, PciAddress, PciHeader};
 use spin::{Mutex, Once};
 
@@ -26,6 +27,8 @@ pub enum DiskProblem {
     Registers(InstallError),
     /// It does not start.
     Start(StartError),
+    /// The memory manager does not take it.
+    Attach(AttachError),
 }
 
 impl fmt::Display for DiskProblem {
@@ -34,6 +37,7 @@ impl fmt::Display for DiskProblem {
             Self::Bar(function, slot, error) => write!(f, "swap disk: BAR {slot} of PCI function {function}: {error}"),
             Self::Registers(error) => write!(f, "swap disk: {error}"),
             Self::Start(error) => write!(f, "swap disk: {error}"),
+            Self::Attach(error) => error.fmt(f),
         }
     }
 }
@@ -77,5 +81,5 @@ fn open() -> Result<Option<Shared>, DiskProblem> {
     let device = BlockDevice::start(manager, function).map_err(DiskProblem::Start)?;
     let pages = device.pages();
     log::info!("the swap disk is PCI function {function}: {pages} slots");
-    Ok(Some(Shared { pages, driver: Mutex::new(Driver { device, lost: None }) }))
+    Ok(Some(Shared { pages, driver: Mutex::new(Driver { device, lost: None }), failure: Mutex::new(None) }))
 }

@@ -13,14 +13,16 @@
 //! 2. A wait is bounded by [`PATIENCE`]. A disk that did not answer in time is never asked again: its late answer
 //!    could be taken for that to a later request.
 //!
-//! Lock: the disk's own, a leaf, held for one access; whoever waits for it or for the disk serves what other CPUs ask.
+//! Locks: the disk's own, a leaf, held for one access, and one around its last error, held for a copy; whoever waits for the first or for the disk serves what other CPUs ask.
 //! Callers hold no lock that another CPU spins on: an access can take [`PATIENCE`]. No heap memory is taken.
 #![deny(unsafe_code)]
 mod find;
+mod swap;
 #[cfg(feature = "tests")]
 mod tests;
 
 pub use find::{DiskProblem, find};
+pub use swap::{attach, last_failure};
 
 use crate::arch::machine::Hardware;
 use crate::arch::virtio_block::{BlockDevice, Transfer};
@@ -77,6 +79,8 @@ pub struct Disk(&'static Shared);
 struct Shared {
     pages: u64,
     driver: Mutex<Driver>,
+    /// Why an access failed last.
+    failure: Mutex<Option<DiskError>>,
 }
 
 struct Driver {

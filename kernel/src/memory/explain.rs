@@ -1,6 +1,7 @@
 //! What the memory manager believes about an address, for reports: reads without a lock, allocates nothing.
 #![forbid(unsafe_code)]
 use super::{MANAGER, current_space};
+use crate::disk;
 use core::fmt::{self, Write};
 use x86_64::VirtAddr;
 
@@ -17,6 +18,9 @@ pub fn explain(address: VirtAddr, out: &mut dyn Write) -> fmt::Result {
     };
     let entry = space.entry(address);
     writeln!(out, "in address space {} the page is {}", space.id().number(), entry.decode())?;
+    if let Some(failure) = disk::last_failure() {
+        writeln!(out, "{failure}")?;
+    }
     let Some(frame) = manager.mapped_frame(entry) else { return Ok(()) };
     let Some(descriptor) = manager.descriptor(frame) else {
         return writeln!(out, "there is no such frame: the entry is damaged");
