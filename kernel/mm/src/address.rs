@@ -76,6 +76,12 @@ impl PageRange {
         }
     }
 
+    /// Every page of the lower half where areas may lie.
+    pub(crate) fn everything() -> Self {
+        let start = AREAS_START.as_u64();
+        Self { start: Page::containing_address(AREAS_START), pages: (AREAS_END - start) / PAGE_BYTES }
+    }
+
     /// First page.
     #[inline]
     pub fn start(self) -> Page {
@@ -110,6 +116,12 @@ impl PageRange {
     #[inline]
     pub fn page(self, index: u64) -> Page {
         Page::containing_address(VirtAddr::new_truncate(self.start_address().as_u64() + index * PAGE_BYTES))
+    }
+
+    /// The `pages` pages from the one at `first` on, which are in the range.
+    pub(crate) fn part(self, first: u64, pages: u64) -> Self {
+        debug_assert!(pages > 0 && first + pages <= self.pages, "no part of {self:?}: {first}, {pages}");
+        Self { start: self.page(first), pages }
     }
 
     /// Whether every page of `other` is in this range.

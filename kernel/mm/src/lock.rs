@@ -7,6 +7,7 @@
 //! | 3 | [`Level::PageTable`] | the entries of one level-1 table | entry accesses, flushes; no allocation |
 //! | 4 | [`Level::Frames`] | the free lists of RAM | nothing else |
 //! | 4 | [`Level::DeviceFrames`] | the free list of one device | nothing else |
+//! | 4 | [`Level::Listeners`] | the tables of listeners and of open migrations | nothing else |
 //!
 //! Invariants:
 //! 1. A CPU takes locks in ascending level, and waits for at most one of a level. Two page tables are never locked at once.
@@ -37,6 +38,8 @@ pub enum Level {
     Frames,
     /// The free list of a device's frames.
     DeviceFrames,
+    /// The table of listeners, and that of open migrations.
+    Listeners,
 }
 
 impl Level {
@@ -47,7 +50,7 @@ impl Level {
             Self::Spaces => 0,
             Self::Areas => 1,
             Self::PageTable => 2,
-            Self::Frames | Self::DeviceFrames => 3,
+            Self::Frames | Self::DeviceFrames | Self::Listeners => 3,
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::frame::{DeviceId, DeviceMemory, OutOfFrames, SystemMemory};
 use crate::inject::Injector;
 use crate::lock::{Level, Lock};
 use crate::machine::Machine;
+use crate::migrate::OpenBatches;
+use crate::notify::Registry;
 use crate::space::{MAX_SPACES, SpaceId, SpaceState};
 use crate::stats::Statistics;
 use crate::swap::SwapMap;
@@ -29,6 +31,8 @@ pub struct MemoryManager<M: Machine> {
     pub(crate) zero_frame: PhysFrame,
     pub(crate) statistics: Statistics,
     pub(crate) injector: Injector,
+    pub(crate) listeners: Registry,
+    pub(crate) open_batches: OpenBatches,
 }
 
 /// Why a device was not registered.
@@ -92,6 +96,8 @@ impl<M: Machine> MemoryManager<M> {
             zero_frame,
             statistics: Statistics::default(),
             injector,
+            listeners: Registry::new(),
+            open_batches: OpenBatches::new(),
         })
     }
 

@@ -139,6 +139,8 @@ statistics! {
     returned_by_eviction;
     /// Pages whose contents were lost on the way home.
     poisoned;
+    /// Announcements in spaces with listeners.
+    announcements;
     /// Flush requests, each for one range and any number of CPUs.
     flushes;
 }
@@ -182,6 +184,10 @@ impl Statistics {
 
     pub(crate) fn count_poisoned(&self, pages: u64) {
         self.poisoned.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_announcement(&self) {
+        self.announcements.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]

@@ -7,7 +7,7 @@
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::batch::{Batch, Slot, SlotState, Slots};
-use super::{MigrateError, Report};
+use super::{MigrateError, MigrateOptions, Report};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, OutOfFrames};
 use crate::inject::Step;
@@ -34,9 +34,14 @@ impl<'m, M: Machine> Space<'m, M> {
     /// # Errors
     /// See [`MigrateError`].
     pub fn migrate_to_system(self, range: PageRange) -> Result<Report, MigrateError> {
+        self.migrate_home_for(range, MigrateOptions::default())
+    }
+
+    /// The same, on behalf of whoever the options name.
+    pub(super) fn migrate_home_for(self, range: PageRange, options: MigrateOptions) -> Result<Report, MigrateError> {
         let manager = self.manager;
         let machine = &manager.machine;
-        let mut batch = Batch::new(self, range, Direction::Home)?;
+        let mut batch = Batch::announced(self, range, Direction::Home, options)?;
         let mut slots = batch.slots.iter_mut();
         for part in range.by_leaf_table() {
             let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else {

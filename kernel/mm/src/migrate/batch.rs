@@ -9,6 +9,8 @@ use crate::frame::{AnyFrame, Origin};
 use crate::lock::ReadGuard;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
+use crate::migrate::in_progress::OpenBatch;
+use crate::notify::{Announcement, SharersToldOf};
 use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
@@ -80,8 +82,41 @@ pub(crate) struct Batch<'m, M: Machine, S: AsMut<[Slot]>> {
     direction: Direction,
     /// The other spaces that share pages of the batch; looked for when the first shared page is met.
     pub(crate) others: Option<Others<'m, M>>,
+    /// The listeners of the range, and those of the other spaces, until the flush is paid.
+    pub(crate) told: Told<'m, M>,
+    /// Notes that the migration is open; `None` where it does not leave the call.
+    pub(crate) open: Option<OpenBatch<'m, M>>,
     /// Keeps the range mapped; `None` where the caller, a fault, holds the areas.
     _areas: Option<ReadGuard<'m, AreaList, M>>,
+}
+
+/// Who has been told that pages of a batch are taken.
+pub(crate) struct Told<'m, M: Machine> {
+    /// The listeners of its own space; `None` where a fault has told them.
+    pub(crate) _own: Option<Announcement<'m, M>>,
+    /// Those of the spaces that share pages of it.
+    pub(crate) sharers: SharersToldOf<'m, M>,
+}
+
+impl<M: Machine> Default for Told<'_, M> {
+    fn default() -> Self {
+        Self { _own: None, sharers: SharersToldOf::default() }
+    }
+}
+
+/// The area of a range that may be migrated.
+pub(super) fn migratable(areas: &AreaList, range: PageRange) -> Result<Area, MigrateError> {
+    if range.pages() > MAX_PAGES_PER_CALL {
+        return Err(MigrateError::Invalid(Invalid::TooLong(range)));
+    }
+    let area = match areas.find(range.start()) {
+        Some(area) if area.range.contains(range) => *area,
+        _ => return Err(MigrateError::Invalid(Invalid::OutsideArea(range))),
+    };
+    if !area.protection.is_accessible() {
+        return Err(MigrateError::Invalid(Invalid::NotReadable(range)));
+    }
+    Ok(area)
 }
 
 /// The slots of a call.
@@ -98,14 +133,9 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
         slots.try_reserve_exact(pages).map_err(|_| MigrateError::NoMemory)?;
         slots.resize(pages, Slot::UNSEEN);
         let areas = space.state.areas.read(&space.manager.machine);
-        let area = match areas.find(range.start()) {
-            Some(area) if area.range.contains(range) => *area,
-            _ => return Err(MigrateError::Invalid(Invalid::OutsideArea(range))),
-        };
-        if !area.protection.is_accessible() {
-            return Err(MigrateError::Invalid(Invalid::NotReadable(range)));
-        }
-        let batch = Self { space, range, area, slots, direction, others: None, _areas: Some(areas) };
+        let area = migratable(&areas, range)?;
+        let told = Told::default();
+        let batch = Self { space, range, area, slots, direction, others: None, told, open: None, _areas: Some(areas) };
         batch.tell(Phase::Collect);
         Ok(batch)
     }
@@ -116,7 +146,8 @@ impl<'m, M: Machine> Batch<'m, M, [Slot; 1]> {
     #[inline]
     pub(crate) fn of_page(space: Space<'m, M>, page: Page, area: Area) -> Self {
         let (range, slots, direction) = (PageRange::of_page(page), [Slot::UNSEEN], Direction::Home);
-        Self { space, range, area, slots, direction, others: None, _areas: None }
+        let told = Told::default();
+        Self { space, range, area, slots, direction, others: None, told, open: None, _areas: None }
     }
 }
 

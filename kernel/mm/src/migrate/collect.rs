@@ -2,7 +2,8 @@
 use x86_64::structures::paging::Page;
 
 use super::batch::{Batch, Slot, SlotState, Slots};
-use super::{Held, Invalid, MigrateError, Unmapped};
+use super::in_progress::OpenBatch;
+use super::{Held, Invalid, MigrateError, MigrateOptions, Unmapped};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
 use crate::machine::Machine;
@@ -29,10 +30,26 @@ impl<'m, M: Machine> Space<'m, M> {
     /// # Errors
     /// See [`MigrateError`]; every entry taken so far is as it was.
     pub fn collect(self, range: PageRange, device: DeviceId) -> Result<Collected<'m, M>, MigrateError> {
+        self.collect_with(range, device, MigrateOptions::default())
+    }
+
+    /// The same, as `options` say.
+    ///
+    /// # Errors
+    /// See [`MigrateError`].
+    pub fn collect_with(
+        self,
+        range: PageRange,
+        device: DeviceId,
+        options: MigrateOptions,
+    ) -> Result<Collected<'m, M>, MigrateError> {
         let manager = self.manager;
         let machine = &manager.machine;
         let device = manager.device(device).ok_or(MigrateError::Invalid(Invalid::NoDevice(device)))?;
-        let mut batch = Batch::new(self, range, Direction::ToDevice(device.id()))?;
+        self.prepare(range, device.id(), options)?;
+        let open = self.open_batch(range).ok_or(MigrateError::Again(range))?;
+        let mut batch = Batch::announced(self, range, Direction::ToDevice(device.id()), options)?;
+        batch.open = Some(open);
         let mut owed = OwedFlush::new();
         let taken = self.take_all(&mut batch, device.id(), &mut owed);
         // Paid also where the taking failed half-way, before the batch gives back what it took.
@@ -122,7 +139,13 @@ impl<'m, M: Machine> Collected<'m, M> {
     }
 
     /// Phase two: see [`Unmapped`].
-    pub fn unmap(self) -> Unmapped<'m, M> {
-        Unmapped::check(self)
+    ///
+    /// # Errors
+    /// [`MigrateError::Again`] where somebody waits who would change the range (R18); every page is given back.
+    pub fn unmap(self) -> Result<Unmapped<'m, M>, MigrateError> {
+        if self.batch.open.as_ref().is_some_and(OpenBatch::should_back_off) {
+            return Err(MigrateError::Again(self.batch.range));
+        }
+        Ok(Unmapped::check(self))
     }
 }

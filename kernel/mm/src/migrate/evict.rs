@@ -84,7 +84,10 @@ impl<M: Machine> MemoryManager<M> {
         if used.peek().is_none() {
             return;
         }
-        let mut others = match Others::hold(self, None) {
+        let told = self.tell_sharers(None, None, |sharers| {
+            used.clone().for_each(|frame| sharers.look_for(frame.into()));
+        });
+        let mut others = match told.and_then(|told| Others::hold(self, None, told)) {
             Ok(others) => others,
             Err(NotHeld::NoMemory) => {
                 evicted.no_memory += used.count() as u64;

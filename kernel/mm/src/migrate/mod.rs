@@ -20,14 +20,19 @@
 //!    and none can take a reference through this entry. One flush per call.
 //! 4. A page is copied only where its mapping holds its only reference.
 //! 5. The areas of the space are held shared from the first entry taken to the last entry written.
-//! 6. What a batch needs to give its pages back is allocated before it takes the first.
+//! 6. Listeners of every space that is touched are told before the first entry is taken ([`crate::notify`]), and a migration gives
+//!    everything back where somebody waits who would change its range ([`MigrateError::Again`]).
+//! 7. What a batch needs to give its pages back is allocated before it takes the first.
 mod back;
 mod batch;
 mod collect;
 mod copy;
 mod evict;
 mod finalize;
+mod in_progress;
+mod options;
 mod others;
+mod prepare;
 mod unmap;
 
 pub use back::BringHomeError;
@@ -35,6 +40,8 @@ pub use batch::Held;
 pub use collect::Collected;
 pub use copy::Copied;
 pub use evict::Evicted;
+pub(crate) use in_progress::{OpenBatches, OpenCount};
+pub use options::{Busy, Foreign, MigrateOptions};
 pub use unmap::Unmapped;
 
 use crate::address::PageRange;
@@ -56,6 +63,8 @@ pub enum MigrateError {
     NoMemory,
     /// A page of the range cannot be accessed: its contents are lost or its entry is damaged (v11: `-EFAULT`).
     Fault(VirtAddr),
+    /// Somebody waits for the range who would change it, or too many migrations are open; try again (v11: `-EAGAIN`).
+    Again(PageRange),
 }
 
 /// What makes no sense about a request.
@@ -84,6 +93,7 @@ impl core::fmt::Display for MigrateError {
             Self::Invalid(Invalid::NoDevice(device)) => {
                 return write!(f, "there is no device {}; register it first", device.number());
             }
+            Self::Again(range) => (range, "is wanted by somebody else right now; try again"),
             Self::NoMemory => {
                 return f.write_str("no memory for the migration itself; free some or migrate fewer pages");
             }
@@ -113,6 +123,19 @@ impl<M: Machine> Space<'_, M> {
     /// # Errors
     /// See [`MigrateError`].
     pub fn migrate_to_device(self, range: PageRange, device: DeviceId) -> Result<Report, MigrateError> {
-        Ok(self.collect(range, device)?.unmap().copy().finalize())
+        self.migrate_to_device_with(range, device, MigrateOptions::default())
+    }
+
+    /// The same, as `options` say.
+    ///
+    /// # Errors
+    /// See [`MigrateError`].
+    pub fn migrate_to_device_with(
+        self,
+        range: PageRange,
+        device: DeviceId,
+        options: MigrateOptions,
+    ) -> Result<Report, MigrateError> {
+        Ok(self.collect_with(range, device, options)?.unmap()?.copy().finalize())
     }
 }

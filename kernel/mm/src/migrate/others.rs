@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::frame::{AnyFrame, Origin};
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
+use crate::notify::SharersToldOf;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::space::{Area, HeldSpace, MAX_SPACES, Space, SpaceId};
@@ -15,6 +16,7 @@ use crate::space::{Area, HeldSpace, MAX_SPACES, Space, SpaceId};
 /// The other spaces, held.
 pub(crate) struct Others<'m, M: Machine> {
     held: Vec<(HeldSpace<'m, M>, OwedFlush)>,
+    told: SharersToldOf<'m, M>,
 }
 
 /// Why not every other space can be held.
@@ -25,21 +27,27 @@ pub(crate) enum NotHeld {
 
 impl<'m, M: Machine> Others<'m, M> {
     /// Holds every space but `except` that can be held without waiting. A mapping in one that cannot is not found, and
-    /// the count of mappings tells.
-    pub(crate) fn hold(manager: &'m MemoryManager<M>, except: Option<SpaceId>) -> Result<Self, NotHeld> {
+    /// the count of mappings tells. `told` is who has been told in those that have listeners.
+    pub(crate) fn hold(
+        manager: &'m MemoryManager<M>,
+        except: Option<SpaceId>,
+        told: SharersToldOf<'m, M>,
+    ) -> Result<Self, NotHeld> {
         let mut held = Vec::new();
         held.try_reserve_exact(MAX_SPACES).map_err(|_| NotHeld::NoMemory)?;
         held.extend(manager.try_hold_spaces(except).flatten().map(|space| (space, OwedFlush::new())));
-        Ok(Self { held })
+        Ok(Self { held, told })
     }
 
-    /// Makes the entries that map `frame` in the other spaces `Migrating`; returns how many there were.
+    /// Makes the entries that map `frame` in the other spaces `Migrating`; returns how many there were. An entry whose listeners
+    /// were not told is left alone, and the count of mappings tells.
     pub(crate) fn take(&mut self, frame: AnyFrame, origin: Origin) -> u32 {
         let mut taken = 0;
+        let told = &self.told;
         for (held, owed) in &mut self.held {
             let owner = held.space.manager.machine.cpu();
             held.for_each_candidate(origin, |leaf, page, _| {
-                if held.space.manager.is_mapped_by(frame, leaf.load(page)) {
+                if held.space.manager.is_mapped_by(frame, leaf.load(page)) && told.covers(held.space, page) {
                     let old = leaf.update(page, |raw| migrating(raw, frame, owner));
                     if old.is_present() {
                         owed.owe(crate::address::PageRange::of_page(page));
@@ -51,12 +59,13 @@ impl<'m, M: Machine> Others<'m, M> {
         taken
     }
 
-    /// Pays what taking entries owes, one flush per space.
+    /// Pays what taking entries owes, one flush per space; listeners may look again.
     pub(crate) fn flush(&mut self) {
         for (held, owed) in &mut self.held {
             let manager = held.space.manager;
             core::mem::take(owed).pay(&manager.machine, held.space.state, &manager.statistics);
         }
+        drop(core::mem::take(&mut self.told));
     }
 
     /// Replaces our `Migrating` entries of `frame` by what `entry` makes of each space, area and saved flags.

@@ -61,7 +61,8 @@ fn take_other_mappings<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
             continue;
         }
         if batch.others.is_none() {
-            match Others::hold(manager, Some(batch.space.id())) {
+            let told = core::mem::take(&mut batch.told.sharers);
+            match Others::hold(manager, Some(batch.space.id()), told) {
                 Ok(others) => batch.others = Some(others),
                 Err(NotHeld::NoMemory) => {
                     slot.state = SlotState::GivingUp(Reason::NoMemory);
@@ -78,4 +79,6 @@ fn take_other_mappings<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
     if let Some(others) = &mut batch.others {
         others.flush();
     }
+    // Told until here, whether or not somebody shares pages: the flush of the range is paid, too.
+    drop(core::mem::take(&mut batch.told));
 }

@@ -23,6 +23,7 @@ use crate::address::PageRange;
 use crate::frame::{AnyFrame, OutOfFrames, OwnedFrame};
 use crate::machine::Machine;
 use crate::migrate::BringHomeError;
+use crate::notify::{Announcement, InvalidationReason};
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::{FlushRequest, FlushScope, OwedFlush};
 use crate::page_table::leaf_table::{LeafTable, peek};
@@ -135,17 +136,18 @@ impl core::fmt::Display for FaultError {
 
 impl core::error::Error for FaultError {}
 
-/// One look at the entry: done, or the entry changed meanwhile.
+/// One look at the entry: done, or the entry changed meanwhile, or listeners must be told before it may change.
 pub(super) enum Attempt {
     Done(Resolution),
     LookAgain,
+    Announce(InvalidationReason),
 }
 
-impl<M: Machine> Space<'_, M> {
+impl<'m, M: Machine> Space<'m, M> {
     /// Makes an access possible that faulted. On success the access can be tried again, and may fault again where
     /// another CPU changes the page in between.
     ///
-    /// Takes no heap memory. Waits only for other CPUs' migrations, without a lock or a reference.
+    /// Takes no heap memory. Waits only for other CPUs' migrations and for listeners, without a lock or a reference.
     ///
     /// # Errors
     /// See [`FaultError`]; the page is as it was, except that a failed copy poisons it.
@@ -157,17 +159,26 @@ impl<M: Machine> Space<'_, M> {
 
     #[inline]
     fn resolve(self, address: VirtAddr, access: Access) -> Result<Resolution, FaultError> {
+        let range = PageRange::of_page(Page::containing_address(address));
         let mut first = true;
+        let mut announced = None;
         loop {
-            match self.fault_once(address, access, first)? {
+            match self.fault_once(address, access, first, announced.as_ref())? {
                 Attempt::Done(resolution) => return Ok(resolution),
                 Attempt::LookAgain => self.manager.machine.relax(),
+                Attempt::Announce(reason) => announced = Some(self.announce(range, reason, None)),
             }
             first = false;
         }
     }
 
-    fn fault_once(self, address: VirtAddr, access: Access, first: bool) -> Result<Attempt, FaultError> {
+    fn fault_once(
+        self,
+        address: VirtAddr,
+        access: Access,
+        first: bool,
+        announced: Option<&Announcement<'m, M>>,
+    ) -> Result<Attempt, FaultError> {
         let manager = self.manager;
         let machine = &manager.machine;
         let page = Page::containing_address(address);
@@ -191,6 +202,9 @@ impl<M: Machine> Space<'_, M> {
             manager.statistics.count_fault(entry.is_special());
         }
         let write = access == Access::Write;
+        if let Some(reason) = self.weakened_by_fault(entry, write).filter(|_| !self.is_told(announced)) {
+            return Ok(Attempt::Announce(reason));
+        }
         match entry.decode() {
             Entry::Empty if !write => Ok(self.map_zero_page(table, page, area)),
             Entry::Empty => {
@@ -224,6 +238,21 @@ impl<M: Machine> Space<'_, M> {
             Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
                 Err(FaultError::Damaged(address, entry))
             }
+        }
+    }
+
+    /// Why a fault on `entry` weakens it, if it does.
+    #[inline]
+    pub(super) fn weakened_by_fault(self, entry: RawEntry, write: bool) -> Option<InvalidationReason> {
+        let manager = self.manager;
+        match entry.decode() {
+            Entry::Present { frame, flags } if write && !flags.contains(LeafFlags::WRITABLE) => {
+                let moves =
+                    frame == manager.zero_frame || manager.any_descriptor(manager.frame_behind(frame)).mappings() > 1;
+                moves.then_some(InvalidationReason::CopyOnWrite)
+            }
+            Entry::Device { .. } => Some(InvalidationReason::Migrate),
+            _ => None,
         }
     }
 

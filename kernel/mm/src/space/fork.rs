@@ -19,6 +19,7 @@ use crate::address::PageRange;
 use crate::frame::{AnyFrame, OutOfFrames};
 use crate::lock::WriteGuard;
 use crate::machine::Machine;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
@@ -34,6 +35,8 @@ pub enum ForkError {
     HeapFull,
     /// No frame for a table or for the copy of a pinned page.
     OutOfFrames,
+    /// This CPU holds a migration open in the parent, for whose end it would have to wait.
+    WouldWaitForItself,
 }
 
 impl core::fmt::Display for ForkError {
@@ -42,6 +45,9 @@ impl core::fmt::Display for ForkError {
             Self::Create(error) => error.fmt(f),
             Self::HeapFull => f.write_str("the heap has no room for the areas of a child; destroy a space first"),
             Self::OutOfFrames => OutOfFrames.fmt(f),
+            Self::WouldWaitForItself => {
+                f.write_str("this CPU holds a migration open in the parent; finish or drop it before forking")
+            }
         }
     }
 }
@@ -51,14 +57,18 @@ impl core::error::Error for ForkError {}
 impl<'m, M: Machine> Space<'m, M> {
     /// Makes a child that shares every page until one of the two stores to it.
     ///
-    /// Waits for faults and migrations that are at work in this space; bounded by their work.
+    /// Waits for listeners, and for faults and migrations that are at work in this space; bounded by their work.
     ///
     /// # Errors
     /// See [`ForkError`].
     pub fn fork(self) -> Result<Self, ForkError> {
         let manager = self.manager;
+        if self.is_held_open_here() {
+            return Err(ForkError::WouldWaitForItself);
+        }
         let child = manager.create_space().map_err(ForkError::Create)?;
-        let mut areas = self.state.areas.write(&manager.machine);
+        let held = self.announce_and_hold(PageRange::everything(), InvalidationReason::Fork);
+        let (_announcement, mut areas) = held.expect("this CPU holds no migration open here");
         let prepared = self.prepare_child(child, &mut areas);
         if prepared.is_ok() {
             let mut child_areas = child.state.areas.write_beside(&manager.machine);

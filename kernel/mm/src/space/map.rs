@@ -5,6 +5,7 @@ use super::{Area, Protection, Resident, Space};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, DeviceFrame, NO_FRAME, frame_of, number};
 use crate::machine::Machine;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
@@ -20,6 +21,8 @@ pub enum MapError {
     NotMapped(PageRange),
     /// The heap has no room for one more area.
     HeapFull,
+    /// This CPU holds a migration open in the space, for whose end it would have to wait.
+    WouldWaitForItself(PageRange),
 }
 
 impl From<NoRoom> for MapError {
@@ -33,6 +36,9 @@ impl core::fmt::Display for MapError {
         let (range, text) = match self {
             Self::Overlaps(area) => (area, "is an area already; unmap it or choose another range"),
             Self::NotMapped(range) => (range, "is not all mapped; map it first"),
+            Self::WouldWaitForItself(range) => {
+                (range, "would wait for a migration that this CPU holds open; finish or drop it first")
+            }
             Self::HeapFull => return f.write_str("the heap has no room for one more area; unmap one"),
         };
         write!(f, "v{:#x}..v{:#x} {text}", range.start_address(), range.end())
@@ -108,6 +114,9 @@ impl<M: Machine> Space<'_, M> {
     /// # Errors
     /// See [`MapError`].
     pub fn map_anonymous(self, range: PageRange, protection: Protection) -> Result<(), MapError> {
+        if self.is_held_open_here() {
+            return Err(MapError::WouldWaitForItself(range));
+        }
         let mut areas = self.state.areas.write(&self.manager.machine);
         if let Some(area) = areas.overlapping(range) {
             return Err(MapError::Overlaps(area.range));
@@ -119,12 +128,13 @@ impl<M: Machine> Space<'_, M> {
 
     /// Removes every page of `range`, in whatever areas, and forgets its contents. Holes are allowed.
     ///
-    /// Waits for faults and migrations that are at work in this space; bounded by their work.
+    /// Waits for listeners, and for faults and migrations that are at work in this space; bounded by their work.
     ///
     /// # Errors
-    /// [`MapError::HeapFull`] where an area would have to be split and there is no room.
+    /// [`MapError::HeapFull`] where an area would have to be split and there is no room, and
+    /// [`MapError::WouldWaitForItself`].
     pub fn unmap(self, range: PageRange) -> Result<(), MapError> {
-        let mut areas = self.state.areas.write(&self.manager.machine);
+        let (_announcement, mut areas) = self.announce_and_hold(range, InvalidationReason::Unmap)?;
         areas.split_around(range)?;
         self.zap(&areas, range);
         areas.remove_inside(range);
@@ -136,9 +146,9 @@ impl<M: Machine> Space<'_, M> {
     /// Forgets the contents of every page of `range`, which stays mapped: it reads as zeros again (`MADV_DONTNEED`).
     ///
     /// # Errors
-    /// [`MapError::NotMapped`] where part of the range is in no area.
+    /// [`MapError::NotMapped`] where part of the range is in no area, and [`MapError::WouldWaitForItself`].
     pub fn discard(self, range: PageRange) -> Result<(), MapError> {
-        let areas = self.state.areas.write(&self.manager.machine);
+        let (_announcement, areas) = self.announce_and_hold(range, InvalidationReason::Discard)?;
         if !areas.covers(range) {
             return Err(MapError::NotMapped(range));
         }
@@ -146,8 +156,9 @@ impl<M: Machine> Space<'_, M> {
         Ok(())
     }
 
-    /// Removes every area.
+    /// Removes every area. No CPU is in the space, but devices may be.
     pub(super) fn unmap_all(self) {
+        let _announcement = self.announce(PageRange::everything(), InvalidationReason::Release, None);
         let mut areas = self.state.areas.write(&self.manager.machine);
         for area in areas.iter() {
             self.zap(&areas, area.range);

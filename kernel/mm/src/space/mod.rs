@@ -25,6 +25,8 @@ use crate::frame::OutOfFrames;
 use crate::lock::{Level, SharedLock};
 use crate::machine::{CpuSet, Machine};
 use crate::manager::MemoryManager;
+use crate::migrate::OpenCount;
+use crate::notify::Listening;
 use crate::page_table::entry::RawEntry;
 use crate::page_table::slot::EntrySlot;
 use crate::page_table::walk::{self, Path};
@@ -70,6 +72,8 @@ pub struct SpaceState {
     cpus: AtomicU64,
     pub(crate) areas: SharedLock<AreaList>,
     charges: Charges,
+    pub(crate) listening: Listening,
+    pub(crate) open_batches: OpenCount,
 }
 
 impl SpaceState {
@@ -80,6 +84,8 @@ impl SpaceState {
             cpus: AtomicU64::new(0),
             areas: SharedLock::new(Level::Areas, AreaList::new()),
             charges: Charges::new(),
+            listening: Listening::new(),
+            open_batches: OpenCount::new(),
         }
     }
 
@@ -239,6 +245,7 @@ impl<'m, M: Machine> Space<'m, M> {
             return Err(StillEntered(cpus));
         }
         self.unmap_all();
+        self.manager.forget_listeners(self.id);
         debug_assert_eq!(self.resident(), Residency::default(), "pages are counted in a space that has none");
         let root = self.root();
         self.state.root.store(0, Ordering::Release);

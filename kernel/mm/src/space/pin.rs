@@ -6,9 +6,11 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::Page;
 
 use super::{Access, FaultError, Protection, Space};
+use crate::address::PageRange;
 use crate::frame::{AnyFrame, OutOfFrames};
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
@@ -48,8 +50,9 @@ impl<'m, M: Machine> Space<'m, M> {
     pub fn pin(self, address: VirtAddr, access: Access) -> Result<Pin<'m, M>, FaultError> {
         let manager = self.manager;
         let page = Page::containing_address(address);
-        loop {
-            {
+        let mut announced = None;
+        'again: loop {
+            let must_announce = 'held: {
                 let areas = self.state.areas.read(&manager.machine);
                 let area = areas.find(page).ok_or(FaultError::NoArea(address))?;
                 let enough = |flags: LeafFlags| access == Access::Read || flags.contains(LeafFlags::WRITABLE);
@@ -60,9 +63,12 @@ impl<'m, M: Machine> Space<'m, M> {
                     if seen.is_present()
                         && manager.mapped_frame(seen).is_some_and(|frame| manager.any_descriptor(frame).mappings() > 1)
                     {
+                        if !self.is_told(announced.as_ref()) {
+                            break 'held true;
+                        }
                         self.copy_on_write(table, page, area, seen, LeafFlags::empty())
                             .map_err(|OutOfFrames| FaultError::OutOfMemory(address))?;
-                        continue;
+                        continue 'again;
                     }
                     let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
                     // Under the table's lock: a migration that takes the entry later finds the reference.
@@ -76,8 +82,13 @@ impl<'m, M: Machine> Space<'m, M> {
                         return Ok(Pin { manager, frame });
                     }
                 }
+                false
+            };
+            if must_announce {
+                announced = Some(self.announce(PageRange::of_page(page), InvalidationReason::CopyOnWrite, None));
+            } else {
+                self.fault(address, access)?;
             }
-            self.fault(address, access)?;
         }
     }
 }

@@ -3,6 +3,7 @@ use super::{MapError, Protection, Space};
 use crate::address::PageRange;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
@@ -18,7 +19,7 @@ impl<M: Machine> Space<'_, M> {
     /// See [`MapError`].
     pub fn protect(self, range: PageRange, protection: Protection) -> Result<(), MapError> {
         let manager = self.manager;
-        let mut areas = self.state.areas.write(&manager.machine);
+        let (_announcement, mut areas) = self.announce_and_hold(range, InvalidationReason::Protect)?;
         if !areas.covers(range) {
             return Err(MapError::NotMapped(range));
         }

@@ -7,6 +7,7 @@ use super::{Area, MapError, Space};
 use crate::address::{PageRange, RangeError};
 use crate::frame::OutOfFrames;
 use crate::machine::Machine;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::RawEntry;
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
@@ -77,7 +78,8 @@ impl<M: Machine> Space<'_, M> {
         if new_range.intersection(range).is_some() {
             return Err(RelocateError::Overlap(range));
         }
-        let mut areas = self.state.areas.write(machine);
+        let held = self.announce_and_hold(range, InvalidationReason::Move);
+        let (_announcement, mut areas) = held.map_err(RelocateError::Map)?;
         if !areas.covers(range) {
             return Err(RelocateError::Map(MapError::NotMapped(range)));
         }

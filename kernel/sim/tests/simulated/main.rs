@@ -6,6 +6,7 @@ mod faults;
 mod injection;
 mod machine;
 mod migration;
+mod notify;
 mod pins;
 mod races;
 mod random;

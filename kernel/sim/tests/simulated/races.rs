@@ -47,7 +47,7 @@ fn a_batch_that_is_dropped_loses_no_store() {
     fill(world.cpu(0), 8);
     world.cpu(1).store(at(2, 40), &[0; 8]).unwrap();
     let last = keep_writing(&world);
-    drop(space.collect(pages(0, 8), DEVICE).unwrap().unmap().copy());
+    drop(space.collect(pages(0, 8), DEVICE).unwrap().unmap().unwrap().copy());
     world.sim().unwatch();
     let before = last.load(Ordering::Relaxed);
     assert_eq!(world.cpu(1).read(at(2, 40)).unwrap(), before.to_le_bytes());
@@ -143,7 +143,7 @@ fn threads_lose_no_store_while_pages_come_and_go() {
             if round % 2 == 0 {
                 let _ = space.migrate_to_system(pages(0, PAGES)).unwrap();
             } else {
-                drop(space.collect(pages(0, PAGES), DEVICE).unwrap().unmap());
+                drop(space.collect(pages(0, PAGES), DEVICE).unwrap().unmap().unwrap());
             }
             world.sim().relax();
         }

@@ -32,12 +32,12 @@ fn take_and_drop(world: &World, space: Space<'_, Sim>, phase: Phase, during: imp
             drop(collected);
         }
         Phase::Unmapped => {
-            let unmapped = collected.unmap();
+            let unmapped = collected.unmap().unwrap();
             look();
             drop(unmapped);
         }
         Phase::Copied => {
-            let copied = collected.unmap().copy();
+            let copied = collected.unmap().unwrap().copy();
             look();
             drop(copied);
         }
@@ -158,7 +158,7 @@ fn pages_outside_the_batch_are_faulted_in_while_it_is_open() {
     world.cpu(0).store(at(9, 0), &contents(9)).unwrap();
     world.cpu(1).store(at(10, 0), &contents(10)).unwrap();
     world.sim().fence(world.cpu(1).id());
-    assert_eq!(collected.unmap().copy().finalize().moved, 8);
+    assert_eq!(collected.unmap().unwrap().copy().finalize().moved, 8);
     assert_eq!(page(world.cpu(0), 10), contents(10));
     assert_eq!(page(world.cpu(1), 9), contents(9));
     audit(&world).unwrap();
@@ -175,9 +175,9 @@ fn a_second_batch_finds_the_pages_of_the_first_busy() {
     let standings: Vec<Held> = second.standings().collect();
     assert_eq!(standings[..4], [Held::No(Reason::Busy); 4]);
     assert_eq!(standings[4..], [Held::Yes; 4]);
-    let report = world.cpu(1).run(|| second.unmap().copy().finalize());
+    let report = world.cpu(1).run(|| second.unmap().unwrap().copy().finalize());
     assert_eq!((report.moved, report.stayed.count(Reason::Busy)), (4, 4));
-    assert_eq!(first.unmap().copy().finalize().moved, 4);
+    assert_eq!(first.unmap().unwrap().copy().finalize().moved, 4);
     audit(&world).unwrap();
     for number in 0..6 {
         assert_eq!(page(world.cpu(1), number), contents(number));

@@ -108,9 +108,9 @@ kernel_test! {
         check!(!before[2].flags().contains(LeafFlags::WRITABLE), "protect never gives leave to write")?;
         drop(room.space.collect(range, device)?);
         check_eq!(entries(), before);
-        drop(room.space.collect(range, device)?.unmap());
+        drop(room.space.collect(range, device)?.unmap().unwrap());
         check_eq!(entries(), before);
-        drop(room.space.collect(range, device)?.unmap().copy());
+        drop(room.space.collect(range, device)?.unmap().unwrap().copy());
         check_eq!(entries(), before);
         Ok(())
     }

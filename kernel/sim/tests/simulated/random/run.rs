@@ -283,7 +283,7 @@ impl<'w> Run<'w> {
                 look(collected.standings().collect());
                 return;
             }
-            let mut unmapped = collected.unmap();
+            let mut unmapped = collected.unmap().unwrap();
             if phase == 1 {
                 look(unmapped.standings().collect());
                 return;
