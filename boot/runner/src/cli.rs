@@ -13,7 +13,7 @@ use crate::error::{Error, Refusal, STATUS_REFUSED};
 use crate::machine::{Accelerator, MOST_CPUS, MachineError, MachineOptions};
 use crate::screen::Screen;
 use crate::size::Size;
-use crate::swap::SwapFault;
+use crate::swap::{SwapFault, SwapSize};
 use crate::{demo, doctor, run_dir, sys, test_command};
 
 /// What a shell reports for a process that a signal ended, less the signal's number.
@@ -89,8 +89,8 @@ struct MachineArguments {
     #[arg(long, value_name = "DEVICE", default_value = "ivshmem")]
     device: Vec<DeviceChoice>,
     /// The disk for pages that RAM has no room for; 0 for none
-    #[arg(long, value_name = "SIZE", default_value = "0")]
-    swap: Size,
+    #[arg(long, value_name = "SIZE", default_value = "auto")]
+    swap: SwapSize,
     /// What that disk does wrong: read:SLOT, write:SLOT or stall
     #[arg(long, value_name = "FAULT")]
     swap_fault: Option<SwapFault>,

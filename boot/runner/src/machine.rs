@@ -5,7 +5,7 @@ use ferry_device::geometry::{Geometry, SizeError};
 
 use crate::device::{DeviceError, Ivshmem, MOST_DEVICES};
 use crate::size::{Size, grouped};
-use crate::swap::SwapFault;
+use crate::swap::{SwapFault, SwapSize};
 use crate::sys::PAGE_BYTES;
 
 /// How many CPUs the kernel starts at most.
@@ -19,11 +19,15 @@ pub const MOST_MEMORY: Size = Size::mebibytes(1 << 20);
 
 /// Guest memory that is not for the input: kernel image, its heap, stacks, frame descriptors and tables.
 ///
-/// Descriptors grow with the memory, so this is a floor plus a fraction; see [`MachineOptions::room_for_input`].
+/// Descriptors grow with the memory, so this is a floor plus a fraction; see [`room`].
 const RESERVED_MEMORY: Size = Size::mebibytes(24);
 
 /// One byte in this many of guest memory goes to frame descriptors and page tables.
 const DESCRIPTOR_FRACTION: u64 = 32;
+
+/// So many bytes of input need one byte of RAM at least, wherever they are: page tables take 1/512, and pages on the way
+/// some more.
+const MOST_INPUT_PER_ROOM: u64 = 64;
 
 /// How instructions are executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -45,8 +49,8 @@ pub struct MachineOptions {
     pub vram: Size,
     /// The devices, numbered from 0 in this order.
     pub devices: Vec<Ivshmem>,
-    /// The swap disk; 0 where there is none.
-    pub swap: Size,
+    /// The swap disk.
+    pub swap: SwapSize,
     /// What the disk does wrong, for those who want to see the kernel notice.
     pub swap_fault: Option<SwapFault>,
     /// How instructions are executed.
@@ -60,7 +64,7 @@ impl Default for MachineOptions {
             memory: Size::mebibytes(256),
             vram: Size::mebibytes(64),
             devices: vec![Ivshmem::default()],
-            swap: Size(0),
+            swap: SwapSize::Auto,
             swap_fault: None,
             accelerator: Accelerator::Tcg,
         }
@@ -98,16 +102,17 @@ pub enum MachineError {
     #[error("--swap {0} is not a multiple of 4K; round it up")]
     UnevenSwap(Size),
     /// The disk has no such slot to fail in, or there is no disk.
-    #[error("--swap {swap} has no place for --swap-fault {fault}; make it larger")]
+    #[error("--swap {swap} has no place for --swap-fault {fault}; give --swap a larger size")]
     SwapFault {
         /// The disk that was asked for.
-        swap: Size,
+        swap: SwapSize,
         /// The fault that was.
         fault: SwapFault,
     },
     /// The input needs more memory than there is.
     #[error(
-        "the input has {} bytes, but --memory {memory} leaves room for {} of them; use --memory {fix}",
+        "the input has {} bytes, but --memory {memory} with --swap {swap} leaves room for {} of them; use --memory {fix}, \
+         or --swap auto",
         grouped(*.input), grouped(*.room)
     )]
     InputTooLarge {
@@ -115,7 +120,9 @@ pub enum MachineError {
         input: u64,
         /// The memory that was asked for.
         memory: Size,
-        /// Bytes of input that fit into it.
+        /// The swap disk that was.
+        swap: SwapSize,
+        /// Bytes of input that fit into both.
         room: u64,
         /// Memory that would be enough.
         fix: Size,
@@ -153,10 +160,11 @@ impl MachineOptions {
             }
         }
         Geometry::of_bar(self.vram.bytes()).map_err(|error| MachineError::Vram(self.vram, error))?;
-        if !self.swap.bytes().is_multiple_of(PAGE_BYTES as u64) {
-            return Err(MachineError::UnevenSwap(self.swap));
+        let swap = self.swap.size();
+        if !swap.bytes().is_multiple_of(PAGE_BYTES as u64) {
+            return Err(MachineError::UnevenSwap(swap));
         }
-        let slots = self.swap.bytes() / PAGE_BYTES as u64;
+        let slots = swap.bytes() / PAGE_BYTES as u64;
         if let Some(fault) = self.swap_fault.filter(|fault| fault.slot() >= slots) {
             return Err(MachineError::SwapFault { swap: self.swap, fault });
         }
@@ -166,36 +174,46 @@ impl MachineOptions {
         Ok(())
     }
 
-    /// Bytes of input that fit into the guest's memory.
-    pub fn room_for_input(&self) -> u64 {
-        room(self.memory)
-    }
-
-    /// Checks that an input of `bytes` fits.
+    /// The machine for an input of `bytes` bytes: with a swap disk that takes what RAM has no room for.
     ///
     /// # Errors
     /// [`MachineError::InputTooLarge`] with a memory size that would do.
-    pub fn check_input(&self, bytes: u64) -> Result<(), MachineError> {
-        let room = self.room_for_input();
-        if bytes <= room {
-            return Ok(());
+    pub fn for_input(&self, bytes: u64) -> Result<Self, MachineError> {
+        let (memory, swap) = (self.memory, self.swap);
+        if bytes <= capacity(memory, swap, bytes) {
+            return Ok(Self { swap: SwapSize::Fixed(disk(memory, swap, bytes)), ..self.clone() });
         }
-        let mut fix = self.memory;
-        while fix < MOST_MEMORY && self::room(fix) < bytes {
-            fix = Size(fix.bytes().next_power_of_two().max(fix.bytes() + 1).next_power_of_two());
+        let mut fix = memory;
+        while fix < MOST_MEMORY && capacity(fix, swap, bytes) < bytes {
+            fix = Size((fix.bytes() + 1).next_power_of_two());
         }
-        Err(MachineError::InputTooLarge { input: bytes, memory: self.memory, room, fix })
+        Err(MachineError::InputTooLarge { input: bytes, memory, swap, room: capacity(memory, swap, bytes), fix })
     }
 
     /// Bytes that the machine's files may grow to.
     pub fn backing_bytes(&self) -> u64 {
         let vram = self.vram.bytes().saturating_mul(self.devices.len() as u64);
-        self.memory.bytes().saturating_add(vram).saturating_add(self.swap.bytes())
+        self.memory.bytes().saturating_add(vram).saturating_add(self.swap.size().bytes())
     }
 }
 
 fn room(memory: Size) -> u64 {
     memory.bytes() - memory.bytes() / DESCRIPTOR_FRACTION - RESERVED_MEMORY.bytes()
+}
+
+/// The swap disk for an input of `bytes` bytes. Each page of it is in at most one slot.
+fn disk(memory: Size, swap: SwapSize, bytes: u64) -> Size {
+    match swap {
+        SwapSize::Auto if bytes <= room(memory) => Size(0),
+        SwapSize::Auto => Size(bytes.next_multiple_of(Size::mebibytes(1).bytes())),
+        SwapSize::Fixed(size) => size,
+    }
+}
+
+/// Bytes of input for which there is room, in RAM or on the disk.
+fn capacity(memory: Size, swap: SwapSize, bytes: u64) -> u64 {
+    let room = room(memory);
+    room.saturating_add(disk(memory, swap, bytes).bytes()).min(room * MOST_INPUT_PER_ROOM)
 }
 
 fn can_write(path: &Path) -> bool {
@@ -235,24 +253,39 @@ mod tests {
         ] {
             assert_eq!(with(|m| m.vram = vram), Err(MachineError::Vram(vram, error)));
         }
-        assert_eq!(with(|m| m.swap = Size(5000)), Err(MachineError::UnevenSwap(Size(5000))));
-        let (swap, fault) = (Size(2 * 4096), SwapFault::Read(2));
+        let uneven = Size(5000);
+        assert_eq!(with(|m| m.swap = SwapSize::Fixed(uneven)), Err(MachineError::UnevenSwap(uneven)));
+        let (swap, fault) = (SwapSize::Fixed(Size(2 * 4096)), SwapFault::Read(2));
         let faulty = |swap| with(|m| (m.swap, m.swap_fault) = (swap, Some(fault)));
-        assert_eq!((faulty(swap), faulty(Size(3 * 4096))), (Err(MachineError::SwapFault { swap, fault }), Ok(())));
+        let enough = SwapSize::Fixed(Size(3 * 4096));
+        assert_eq!((faulty(swap), faulty(enough)), (Err(MachineError::SwapFault { swap, fault }), Ok(())));
         let stalled = with(|m| m.swap_fault = Some(SwapFault::Stall));
-        assert_eq!(stalled, Err(MachineError::SwapFault { swap: Size(0), fault: SwapFault::Stall }));
+        assert_eq!(stalled, Err(MachineError::SwapFault { swap: SwapSize::Auto, fault: SwapFault::Stall }));
     }
 
     #[test]
     fn an_input_that_does_not_fit_names_a_memory_that_does() {
-        let machine = MachineOptions::default();
-        let room = machine.room_for_input();
-        assert_eq!(machine.check_input(room), Ok(()));
-        for input in [room + 1, 256 << 20, 5 << 30] {
-            let Err(MachineError::InputTooLarge { fix, .. }) = machine.check_input(input) else {
+        let disk = |megabytes| SwapSize::Fixed(Size::mebibytes(megabytes));
+        for (swap, input) in
+            [(disk(0), 256 << 20), (disk(0), 5 << 30), (disk(64), 300 << 20), (SwapSize::Auto, 1 << 36)]
+        {
+            let machine = MachineOptions { swap, ..MachineOptions::default() };
+            let Err(MachineError::InputTooLarge { fix, room, .. }) = machine.for_input(input) else {
                 panic!("{input} bytes were accepted");
             };
-            assert_eq!(MachineOptions { memory: fix, ..machine.clone() }.check_input(input), Ok(()));
+            assert_eq!(machine.for_input(room).unwrap().for_input(room).map(drop), Ok(()));
+            assert_eq!(MachineOptions { memory: fix, ..machine }.for_input(input).map(drop), Ok(()));
         }
+    }
+
+    #[test]
+    fn the_disk_is_as_large_as_the_input_needs() {
+        let machine = MachineOptions { memory: Size::mebibytes(64), ..MachineOptions::default() };
+        let swap = |machine: &MachineOptions, bytes| machine.for_input(bytes).unwrap().swap;
+        assert_eq!(swap(&machine, room(machine.memory)), SwapSize::Fixed(Size(0)));
+        assert_eq!(swap(&machine, room(machine.memory) + 1), SwapSize::Fixed(Size::mebibytes(39)));
+        assert_eq!(swap(&machine, 96 << 20), SwapSize::Fixed(Size::mebibytes(96)));
+        let fixed = MachineOptions { swap: SwapSize::Fixed(Size::mebibytes(5)), ..machine };
+        assert_eq!(swap(&fixed, 1), fixed.swap);
     }
 }

@@ -2,6 +2,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::size::{Size, SizeError};
 use crate::sys::PAGE_BYTES;
 
 /// Bytes of a sector, in which QEMU counts.
@@ -9,6 +10,53 @@ const SECTOR_BYTES: u64 = 512;
 
 /// Sectors of a slot, which holds a page.
 pub const SECTORS_PER_SLOT: u64 = PAGE_BYTES as u64 / SECTOR_BYTES;
+
+/// How large the disk is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SwapSize {
+    /// As large as the input needs: none where RAM has room for all of it.
+    Auto,
+    /// This size; 0 for no disk.
+    Fixed(Size),
+}
+
+/// Why a text is no size of the disk.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{text}' is neither auto nor a size: {source}")]
+pub struct SwapSizeError {
+    text: String,
+    source: SizeError,
+}
+
+impl SwapSize {
+    /// The size, as long as there is no input that needs more.
+    pub const fn size(self) -> Size {
+        match self {
+            Self::Auto => Size(0),
+            Self::Fixed(size) => size,
+        }
+    }
+}
+
+impl FromStr for SwapSize {
+    type Err = SwapSizeError;
+
+    fn from_str(text: &str) -> Result<Self, SwapSizeError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            text => text.parse().map(Self::Fixed).map_err(|source| SwapSizeError { text: text.to_owned(), source }),
+        }
+    }
+}
+
+impl fmt::Display for SwapSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(size) => size.fmt(f),
+        }
+    }
+}
 
 /// What the disk does wrong. QEMU does it, below the disk that the kernel sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +112,14 @@ impl fmt::Display for SwapFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_as_they_are_written() {
+        for size in [SwapSize::Auto, SwapSize::Fixed(Size(0)), SwapSize::Fixed(Size::mebibytes(3))] {
+            assert_eq!(size.to_string().parse(), Ok(size));
+        }
+        assert!("automatic".parse::<SwapSize>().unwrap_err().to_string().contains("neither auto nor a size"));
+    }
 
     #[test]
     fn faults_are_read_as_they_are_written() {

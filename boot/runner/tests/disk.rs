@@ -14,7 +14,7 @@ use ferry::kernel_tests::{Session, Suite};
 use ferry::machine::MachineOptions;
 use ferry::qemu::{Boot, End, Event, Machine};
 use ferry::size::Size;
-use ferry::swap::SwapFault;
+use ferry::swap::{SwapFault, SwapSize};
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::options::{Command, Options, Selection};
 use support::{ferry, run};
@@ -24,7 +24,7 @@ const SLOTS: u64 = 256;
 const BAD_SLOT: u64 = 7;
 
 fn machine(slots: u64, swap_fault: Option<SwapFault>) -> MachineOptions {
-    MachineOptions { swap: Size(slots * 4096), swap_fault, ..MachineOptions::default() }
+    MachineOptions { swap: SwapSize::Fixed(Size(slots * 4096)), swap_fault, ..MachineOptions::default() }
 }
 
 fn full_name(test: &str) -> String {
@@ -47,8 +47,8 @@ fn disks_that_cannot_be_are_refused() {
     refused(&["--swap", "5000"], "round it up");
     refused(&["--swap", "lots"], "such as 64M");
     refused(&["--swap", "9999999G"], "or --swap");
-    refused(&["--swap-fault", "read:0"], "make it larger");
-    refused(&["--swap", "1M", "--swap-fault", "write:256"], "make it larger");
+    refused(&["--swap-fault", "read:0"], "a larger size");
+    refused(&["--swap", "1M", "--swap-fault", "write:256"], "a larger size");
     refused(&["--swap", "1M", "--swap-fault", "melt"], "read:SLOT, write:SLOT or stall");
 }
 

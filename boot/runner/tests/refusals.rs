@@ -53,8 +53,10 @@ fn files_that_cannot_be_the_input() {
     let scratch = Scratch::new();
     let large = scratch.path().join("large");
     std::fs::File::create(&large).unwrap().set_len(300 << 20).unwrap();
-    refused(&["--input", large.to_str().unwrap()], "but --memory 256M leaves room for");
-    refused(&["--input", large.to_str().unwrap()], "use --memory 512M");
+    let without_swap = ["--swap", "0", "--input", large.to_str().unwrap()];
+    refused(&without_swap, "but --memory 256M with --swap 0 leaves room for");
+    refused(&without_swap, "use --memory 512M");
+    refused(&["--memory", "32M", "--swap", "64M", "--input", large.to_str().unwrap()], "leaves room for");
 }
 
 #[test]

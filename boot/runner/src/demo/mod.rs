@@ -54,32 +54,30 @@ pub struct Options {
 /// Refused where it cannot start, failed where anything does not hold; in the second case the JSON is written too.
 pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     options.machine.check().map_err(Refusal::from)?;
-    if let Some(path) = &options.input {
-        // Refused before anything is built; read only once the kernel is there.
-        let bytes = Input::size(path).map_err(Refusal::from)?;
-        options.machine.check_input(bytes).map_err(Refusal::from)?;
-    }
-    run_dir::check_room(options.machine.backing_bytes()).map_err(StartError::from).map_err(Refusal::from)?;
+    // Refused before anything is built; read only once the kernel is there.
+    let bytes = options.input.as_ref().map_or(Ok(0), |path| Input::size(path)).map_err(Refusal::from)?;
+    let machine = options.machine.for_input(bytes).map_err(Refusal::from)?;
+    run_dir::check_room(machine.backing_bytes()).map_err(StartError::from).map_err(Refusal::from)?;
     let qemu = Qemu::find().map_err(Refusal::from)?;
     let (loader, kernel) = programs(options.kernel.as_deref()).map_err(Refusal::from)?;
     let input = Input::read(options.input.as_ref().unwrap_or(&kernel)).map_err(Refusal::from)?;
-    options.machine.check_input(input.bytes().len() as u64).map_err(Refusal::from)?;
+    let machine = options.machine.for_input(input.bytes().len() as u64).map_err(Refusal::from)?;
     if let Some(path) = &options.json {
         write_json(path, "").map_err(Error::from)?;
     }
 
     let text = options::Options { command: Command::Demo, inject: options.inject }.to_string();
     let boot = Boot {
-        machine: &options.machine,
+        machine: &machine,
         loader: &loader,
         kernel: &kernel,
         options: &text,
         input: Some(input.path()),
         verbose: options.verbose,
     };
-    report::introduction(screen, &options.machine, &qemu, &input);
+    report::introduction(screen, &machine, &qemu, &input);
     screen.restart_clock();
-    let mut summary = Summary::new(&input, &options.machine, options.inject.is_some());
+    let mut summary = Summary::new(&input, &machine, options.inject.is_some());
     let result = run::run(&boot, &input, options.timeout, &mut summary, screen);
     screen.clear_progress();
     summary.wall = screen.elapsed();

@@ -21,7 +21,7 @@ pub fn introduction(screen: &Screen, machine: &MachineOptions, qemu: &Qemu, inpu
         1 => format!("{} of device memory behind a PCI BAR", machine.vram),
         devices => format!("{devices} devices with {} of memory behind a PCI BAR each", machine.vram),
     };
-    let swap = match machine.swap {
+    let swap = match machine.swap.size() {
         Size(0) => String::new(),
         swap => format!(", {swap} of swap"),
     };

@@ -26,6 +26,7 @@ use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
 use crate::qemu::{Boot, End, Event, Machine, Qemu};
 use crate::size::Size;
+use crate::swap::SwapSize;
 
 pub use outcome::{Completed, Outcome, Report};
 pub use session::Session;
@@ -43,7 +44,7 @@ const DEFAULT_CPUS: u32 = 4;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The swap disk of the machine that the tests run on.
-pub const SWAP: Size = Size::mebibytes(16);
+pub const SWAP: SwapSize = SwapSize::Fixed(Size::mebibytes(16));
 
 /// Its devices, by number.
 pub const DEVICES: [DeviceType; 4] =

@@ -149,7 +149,7 @@ impl Machine {
             vram.push((path, model.bar_bytes()));
             devices.push(model);
         }
-        let swap = match boot.machine.swap {
+        let swap = match boot.machine.swap.size() {
             Size(0) => None,
             Size(bytes) => Some(make_swap(&image, bytes).map_err(set_up("swap disk"))?),
         };
