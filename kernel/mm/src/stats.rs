@@ -7,6 +7,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub enum Reason {
     /// The device has no free frame.
     DeviceFull,
+    /// The device died.
+    DeviceLost,
     /// The copy failed.
     CopyFailed,
     /// No RAM frame for the way home.
@@ -29,8 +31,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DeviceFull,
+        Self::DeviceLost,
         Self::CopyFailed,
         Self::NoMemory,
         Self::Pinned,
@@ -46,6 +49,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::DeviceFull => "device-full",
+            Self::DeviceLost => "device-lost",
             Self::CopyFailed => "copy-failed",
             Self::NoMemory => "no-memory",
             Self::Pinned => "pinned",
@@ -57,6 +61,21 @@ impl Reason {
             Self::Poisoned => "poisoned",
         }
     }
+}
+
+/// Who brought a page home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// A CPU's access.
+    Fault,
+    /// A call that asked for it.
+    Call,
+    /// The eviction of its device.
+    Eviction,
+    /// A pin that needs the page in RAM.
+    Pin,
+    /// A fork that cannot share it.
+    Fork,
 }
 
 /// Pages that stayed, counted by reason.
@@ -137,6 +156,12 @@ statistics! {
     returned_by_call;
     /// Pages that an eviction brought home.
     returned_by_eviction;
+    /// Pages that a pin brought home.
+    returned_by_pin;
+    /// Pages on a coherent device that a fork copied home for its child, because they are pinned there.
+    returned_by_fork;
+    /// Pages that ended on a device: unmapped or discarded there, or their space was destroyed.
+    dropped_on_device;
     /// Pages whose contents were lost on the way home.
     poisoned;
     /// Announcements in spaces with listeners.
@@ -173,13 +198,19 @@ impl Statistics {
     }
 
     #[inline]
-    pub(crate) fn count_returned(&self, pages: u64, by_fault: bool) {
-        let counter = if by_fault { &self.returned_by_fault } else { &self.returned_by_call };
+    pub(crate) fn count_returned(&self, pages: u64, cause: Cause) {
+        let counter = match cause {
+            Cause::Fault => &self.returned_by_fault,
+            Cause::Call => &self.returned_by_call,
+            Cause::Eviction => &self.returned_by_eviction,
+            Cause::Pin => &self.returned_by_pin,
+            Cause::Fork => &self.returned_by_fork,
+        };
         counter.fetch_add(pages, Ordering::Relaxed);
     }
 
-    pub(crate) fn count_evicted(&self, pages: u64) {
-        self.returned_by_eviction.fetch_add(pages, Ordering::Relaxed);
+    pub(crate) fn count_dropped_on_device(&self) {
+        self.dropped_on_device.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_poisoned(&self, pages: u64) {

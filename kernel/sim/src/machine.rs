@@ -2,6 +2,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, FrameKind};
 use ferry_mm::lock::HeldLocks;
 use ferry_mm::machine::{CpuId, Machine};
@@ -9,8 +10,8 @@ use ferry_mm::page_table::entry::RawEntry;
 use ferry_mm::page_table::flush::FlushRequest;
 use ferry_mm::page_table::slot::EntrySlot;
 use ferry_mm::trace::Event;
-use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
+use x86_64::{PhysAddr, VirtAddr};
 
 use crate::hardware::{Core, PageFault};
 use crate::host_thread;
@@ -86,6 +87,7 @@ pub struct Sim {
     memory: Memory,
     /// Shared with the memory manager: the machine looks only at what a frame is used for.
     descriptors: Arc<[Descriptor]>,
+    device_descriptors: Vec<Arc<[Descriptor]>>,
     cpus: Box<[CpuPlace]>,
     chaos: Chaos,
     watcher: RwLock<Option<Watcher>>,
@@ -95,7 +97,13 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub(crate) fn new(descriptors: Arc<[Descriptor]>, devices: &[DeviceShape], cpus: usize, chaos: Chaos) -> Self {
+    pub(crate) fn new(
+        descriptors: Arc<[Descriptor]>,
+        devices: &[DeviceShape],
+        device_descriptors: Vec<Arc<[Descriptor]>>,
+        cpus: usize,
+        chaos: Chaos,
+    ) -> Self {
         let place = |number| CpuPlace {
             core: Mutex::new(Core::new(chaos.seed, number)),
             held: HeldLocks::new(),
@@ -104,6 +112,7 @@ impl Sim {
         Self {
             memory: Memory::new(descriptors.len(), devices),
             descriptors,
+            device_descriptors,
             cpus: (0..cpus).map(place).collect(),
             chaos,
             watcher: RwLock::new(None),
@@ -245,8 +254,15 @@ impl Sim {
         for cpu in self.cpus() {
             let core = self.core(cpu);
             for number in core.reachable() {
-                // Memory behind a BAR has no descriptor here.
-                let Some(kind) = self.descriptors.get(number).map(Descriptor::kind) else { continue };
+                let frame = PhysFrame::containing_address(PhysAddr::new(number as u64 * PAGE_BYTES));
+                let descriptor = match self.frame_at(frame) {
+                    AnyFrame::System(_) => self.descriptors.get(number),
+                    AnyFrame::Device(frame) => {
+                        let device = self.device_descriptors.get(usize::from(frame.device().number()));
+                        device.and_then(|descriptors| descriptors.get(frame.index() as usize))
+                    }
+                };
+                let Some(kind) = descriptor.map(Descriptor::kind) else { continue };
                 let is_free = matches!(kind, FrameKind::Free | FrameKind::FreeTail);
                 assert!(!is_free, "CPU {} still reaches the frame {number:#x}, which is free", cpu.number());
             }

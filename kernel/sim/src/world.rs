@@ -62,7 +62,8 @@ impl Builder {
     /// Where there are too few frames for the kernel itself, or more devices than the memory manager takes.
     pub fn build(self) -> World {
         let ram = descriptors(self.frames);
-        let sim = Sim::new(ram.clone(), &self.devices, self.cpus, self.chaos);
+        let shared: Vec<_> = self.devices.iter().map(|shape| descriptors(shape.frames)).collect();
+        let sim = Sim::new(ram.clone(), &self.devices, shared.clone(), self.cpus, self.chaos);
         let memory = SystemMemory::new(ram);
         let first = PhysFrame::containing_address(PhysAddr::new(RESERVED_FRAMES as u64 * PAGE_BYTES));
         memory.donate(&sim, first, (self.frames - RESERVED_FRAMES) as u64);
@@ -70,9 +71,8 @@ impl Builder {
         sim.clear(AnyFrame::System(kernel_root));
         sim.boot(kernel_root);
         let manager = MemoryManager::new(sim, memory, kernel_root).expect("a frame for the zero page");
-        for (number, shape) in self.devices.iter().enumerate() {
+        for (number, (shape, descriptors)) in self.devices.iter().zip(shared).enumerate() {
             let id = u8::try_from(number).ok().and_then(DeviceId::new).expect("a device number");
-            let descriptors = descriptors(shape.frames);
             let device = if shape.coherent {
                 let first = manager.machine().coherent_frame(DeviceFrame::new(id, 0));
                 DeviceMemory::coherent(id, descriptors, CpuWindow::new(first, COHERENT_TYPE))

@@ -1,8 +1,14 @@
 //! What the memory manager does with a frame of either kind, whatever it is used for.
 use super::{AnyFrame, Descriptor, DeviceFrame, DeviceMemory};
 use crate::address::PAGE_BYTES;
+use crate::inject::Step;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
+use crate::migrate::BringHomeError;
+
+/// The contents of a page did not arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CopyFailed;
 
 /// The lock of a frame, given back on drop. See [`Descriptor`].
 pub(crate) struct LockedFrame<'m> {
@@ -74,6 +80,38 @@ impl<M: Machine> MemoryManager<M> {
         match frame {
             AnyFrame::System(frame) => self.memory.descriptor(frame),
             AnyFrame::Device(frame) => self.device_descriptor(frame),
+        }
+    }
+
+    /// Copies a page from one frame to another. Complete for others after [`Machine::complete_copies`].
+    #[inline]
+    pub(crate) fn copy_page(&self, source: AnyFrame, target: AnyFrame) -> Result<(), CopyFailed> {
+        let crosses = |frame| matches!(frame, AnyFrame::Device(_));
+        if (crosses(source) || crosses(target)) && self.injector.fails(Step::Copy) {
+            return Err(CopyFailed);
+        }
+        // A device that died is not touched; one that dies meanwhile is found out afterwards.
+        if self.is_lost(source) || self.is_lost(target) {
+            return Err(CopyFailed);
+        }
+        self.machine.copy(source, target);
+        if self.is_lost(source) || self.is_lost(target) { Err(CopyFailed) } else { Ok(()) }
+    }
+
+    /// Whether the contents of a frame went with its device.
+    #[inline]
+    pub(crate) fn is_lost(&self, frame: AnyFrame) -> bool {
+        match frame {
+            AnyFrame::System(_) => false,
+            AnyFrame::Device(frame) => self.device_of(frame).is_lost(),
+        }
+    }
+
+    /// Why the contents of a page that was in `frame` are lost.
+    pub(crate) fn why_lost(&self, frame: AnyFrame) -> BringHomeError {
+        match frame {
+            AnyFrame::Device(frame) if self.device_of(frame).is_lost() => BringHomeError::DeviceLost(frame.device()),
+            _ => BringHomeError::Lost,
         }
     }
 

@@ -17,6 +17,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::space::{MAX_SPACES, SpaceId};
+use crate::stats::Reason;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -241,6 +242,18 @@ impl Descriptor {
     /// Drops a pin; its reference stays with the caller.
     pub(crate) fn unpin(&self) {
         self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// What kind of user the frame has beside its mappings. Steady only while nobody can reach the page through a mapping.
+    #[inline]
+    pub(crate) fn other_user(&self) -> Option<Reason> {
+        if self.pins() > 0 {
+            Some(Reason::Pinned)
+        } else if self.references() != self.mappings() {
+            Some(Reason::Referenced)
+        } else {
+            None
+        }
     }
 
     /// The one reference of a frame that was just allocated.

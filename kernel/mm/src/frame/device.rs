@@ -3,8 +3,9 @@
 //! Invariants:
 //! 1. A free device frame is zero, so that nothing of a former owner is visible on the device. Memory is
 //!    zero when the device is registered; a frame is cleared before it returns to the free list, not when it is taken.
+//!    A device that died is not touched: its frames are cleared when it is readmitted.
 //! 2. The free list is a stack: the frame freed last is taken first.
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::descriptor::{Descriptor, FrameKind, NO_FRAME};
 use super::{AnyFrame, CpuWindow, DeviceFrame, DeviceId};
@@ -18,13 +19,47 @@ use x86_64::structures::paging::PhysFrame;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeviceFull(pub DeviceId);
 
+/// Frames of a device are still in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StillUsed {
+    /// The device.
+    pub device: DeviceId,
+    /// How many frames.
+    pub frames: u64,
+}
+
+impl core::fmt::Display for StillUsed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} frames of device {} are still in use; evict the device and drop its pins first",
+            self.frames,
+            self.device.number()
+        )
+    }
+}
+
+impl core::error::Error for StillUsed {}
+
+/// Whether a device may be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Condition {
+    /// Frames are handed out.
+    Open,
+    /// No more frames are handed out; those that are, come home.
+    Closed,
+    /// The device died. What was in its memory is lost.
+    Lost,
+}
+
 /// The frames of one device.
 pub struct DeviceMemory<D> {
     id: DeviceId,
     descriptors: D,
     head: Lock<u32>,
     free: AtomicU64,
-    closed: AtomicBool,
+    condition: AtomicU8,
     window: Option<CpuWindow>,
 }
 
@@ -54,7 +89,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
             descriptors,
             head: Lock::new(Level::DeviceFrames, head),
             free: AtomicU64::new(u64::from(count)),
-            closed: AtomicBool::new(false),
+            condition: AtomicU8::new(Condition::Open as u8),
             window,
         }
     }
@@ -88,12 +123,45 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
 
     /// Hands out no more frames: the device is being released.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.change_condition(Condition::Open, Condition::Closed);
     }
 
-    /// Hands frames out again.
+    /// Hands frames out again. A device that died stays dead.
     pub fn reopen(&self) {
-        self.closed.store(false, Ordering::SeqCst);
+        self.change_condition(Condition::Closed, Condition::Open);
+    }
+
+    /// The device died: no frame of it is handed out or touched any more.
+    pub(crate) fn lose(&self) {
+        self.condition.store(Condition::Lost as u8, Ordering::SeqCst);
+    }
+
+    /// Whether the device died.
+    #[inline]
+    pub fn is_lost(&self) -> bool {
+        self.condition.load(Ordering::SeqCst) == Condition::Lost as u8
+    }
+
+    /// Takes a device back that died and was reset: every frame is cleared.
+    ///
+    /// # Errors
+    /// [`StillUsed`] while a page or a pin of the time before names a frame.
+    pub fn readmit<M: Machine<Descriptors = D>>(&self, machine: &M) -> Result<(), StillUsed> {
+        let used = self.frames() - self.free();
+        if used != 0 {
+            return Err(StillUsed { device: self.id, frames: used });
+        }
+        for index in 0..self.descriptors.len() as u32 {
+            machine.clear(AnyFrame::Device(DeviceFrame::new(self.id, index)));
+        }
+        machine.complete_copies();
+        self.change_condition(Condition::Lost, Condition::Open);
+        Ok(())
+    }
+
+    fn change_condition(&self, from: Condition, to: Condition) {
+        // Where it is not `from`, there is nothing to change.
+        let _ = self.condition.compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// The descriptor of a frame of this device.
@@ -121,7 +189,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         injector: &Injector,
     ) -> Result<OwnedDeviceFrame<'m, M>, DeviceFull> {
         let full = DeviceFull(self.id);
-        if self.closed.load(Ordering::SeqCst) || injector.fails(Step::DeviceAlloc) {
+        if self.condition.load(Ordering::SeqCst) != Condition::Open as u8 || injector.fails(Step::DeviceAlloc) {
             return Err(full);
         }
         let mut head = self.head.lock(machine);
@@ -137,11 +205,13 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         Ok(OwnedDeviceFrame { memory: self, machine, frame })
     }
 
-    /// Clears a frame whose last reference was dropped, and frees it.
+    /// Clears a frame whose last reference was dropped, and frees it. The memory of a device that died is left alone.
     #[inline]
     pub(crate) fn free_frame<M: Machine>(&self, machine: &M, frame: DeviceFrame) {
-        machine.clear(AnyFrame::Device(frame));
-        machine.complete_copies();
+        if !self.is_lost() {
+            machine.clear(AnyFrame::Device(frame));
+            machine.complete_copies();
+        }
         self.free_clean_frame(machine, frame);
     }
 

@@ -24,10 +24,11 @@ mod device;
 mod system;
 mod window;
 
+pub(crate) use any::CopyFailed;
 pub use buddy::MAX_ORDER;
 pub(crate) use descriptor::NO_FRAME;
 pub use descriptor::{Descriptor, FrameKind, Origin};
-pub use device::{DeviceFull, DeviceMemory, OwnedDeviceFrame};
+pub use device::{DeviceFull, DeviceMemory, OwnedDeviceFrame, StillUsed};
 pub use system::{OutOfFrames, OwnedFrame, SystemMemory};
 pub(crate) use system::{frame_of, number};
 pub use window::CpuWindow;

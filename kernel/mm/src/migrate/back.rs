@@ -1,31 +1,57 @@
-//! The way home: `Device` becomes `Migrating`, then `Present`.
+//! The way home: `Device`, or present in the memory of a coherent device, becomes `Migrating`, then present in RAM.
 //!
-//! Nothing is flushed: the entry was not present before, and x86 does not cache what is not present. A page whose copy fails is lost, as in
-//! v11: its entry becomes `Poison`. A page for which there is no RAM frame stays on the device.
+//! For a private page nothing is flushed: its entry was not present before, and x86 does not cache what is not present. A coherent page
+//! was, and others may use its frame by its address: it is flushed, then checked for other users, as on the way to a device.
+//!
+//! A page whose copy fails, or whose device is lost, is lost, as in v11: its entry becomes `Poison`. A page for which there is no RAM
+//! frame stays on the device.
 //!
 //! A page that other spaces share comes home as a copy of its own: the others keep the device frame. So a fault waits for no other space.
+use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::batch::{Batch, Slot, SlotState, Slots};
 use super::{MigrateError, MigrateOptions, Report};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, OutOfFrames};
-use crate::inject::Step;
+use crate::frame::{AnyFrame, CopyFailed, DeviceId, OutOfFrames};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
-use crate::space::{Area, Protection, Resident, Space};
-use crate::stats::Reason;
+use crate::space::{Area, FaultError, Protection, Resident, Space};
+use crate::stats::{Cause, Reason};
 use crate::trace::{Direction, Phase};
 
-/// Why a page did not come home for a fault.
+/// Why a page did not come home, or why a space got no copy of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BringHomeError {
     /// No RAM frame; the page stays on the device.
     NoMemory,
     /// The copy failed; the page is poisoned now.
     Lost,
+    /// The device died, and the page with it; the page is poisoned now.
+    DeviceLost(DeviceId),
+    /// The page is pinned in the device's memory, for short, and stays there.
+    Pinned,
+}
+
+impl From<OutOfFrames> for BringHomeError {
+    fn from(OutOfFrames: OutOfFrames) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl BringHomeError {
+    /// The error of the access at `address` that wanted the page.
+    pub(crate) fn at(self, address: VirtAddr) -> FaultError {
+        match self {
+            Self::NoMemory => FaultError::OutOfMemory(address),
+            Self::Lost => FaultError::Poisoned(address),
+            Self::DeviceLost(device) => FaultError::DeviceLost(address, device),
+            Self::Pinned => FaultError::PinnedOnDevice(address),
+        }
+    }
 }
 
 impl<'m, M: Machine> Space<'m, M> {
@@ -42,6 +68,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let manager = self.manager;
         let machine = &manager.machine;
         let mut batch = Batch::announced(self, range, Direction::Home, options)?;
+        let mut owed = OwedFlush::new();
         let mut slots = batch.slots.iter_mut();
         for part in range.by_leaf_table() {
             let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else {
@@ -52,64 +79,101 @@ impl<'m, M: Machine> Space<'m, M> {
             };
             let leaf = LeafTable::lock(machine, &manager.memory, table);
             for (index, slot) in (0..part.pages()).zip(&mut slots) {
-                *slot = self.take_home(&leaf, part.page(index));
+                *slot = self.take_home(&leaf, part.page(index), &mut owed);
             }
         }
-        batch.tell(Phase::Copy);
-        Self::copy_home(&mut batch);
-        batch.tell(Phase::Finalize);
-        Self::finalize_home(&mut batch);
+        owed.pay(machine, self.state, &manager.statistics);
+        drop(core::mem::take(&mut batch.told));
+        Self::carry_home(&mut batch);
         let report = batch.report();
-        manager.statistics.count_returned(report.moved, false);
+        manager.statistics.count_returned(report.moved, Cause::Call);
         Ok(report)
     }
 
-    /// Brings one page home for a fault; `false` where its entry is no longer `seen` or its frame is in other hands.
+    /// Brings one page home; `false` where it is on no device any more or its frame is in other hands.
     #[inline]
     pub(crate) fn bring_home(
         self,
         table: PhysFrame,
         page: Page,
         area: &Area,
-        seen: RawEntry,
+        cause: Cause,
     ) -> Result<bool, BringHomeError> {
         let manager = self.manager;
         let mut batch = Batch::of_page(self, page, *area);
-        {
+        let mut owed = OwedFlush::new();
+        batch.slots[0] = {
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-            if leaf.load(page) != seen {
-                return Ok(false);
-            }
-            batch.slots[0] = self.take_home(&leaf, page);
-        }
-        Self::copy_home(&mut batch);
-        Self::finalize_home(&mut batch);
-        match batch.slots[0].state {
+            self.take_home(&leaf, page, &mut owed)
+        };
+        owed.pay(&manager.machine, self.state, &manager.statistics);
+        Self::carry_home(&mut batch);
+        let slot = batch.slots[0];
+        match slot.state {
             SlotState::Moved => {
-                manager.statistics.count_returned(1, true);
+                manager.statistics.count_returned(1, cause);
                 Ok(true)
             }
             SlotState::Stays(Reason::NoMemory) => Err(BringHomeError::NoMemory),
-            SlotState::Stays(Reason::Poisoned) => Err(BringHomeError::Lost),
+            SlotState::Stays(Reason::Pinned) => Err(BringHomeError::Pinned),
+            // Poisoned by us, where an entry was taken; by somebody else before, where the next look will find it.
+            SlotState::Stays(Reason::Poisoned) => match slot.source(manager) {
+                Some(source) => Err(manager.why_lost(source)),
+                None => Ok(false),
+            },
             _ => Ok(false),
         }
     }
 
-    /// Takes one `Device` entry, or says why it stays.
+    /// Takes one entry of a page that is on a device, or says why it stays.
     #[inline]
-    fn take_home(self, leaf: &LeafTable<'m, M>, page: Page) -> Slot {
-        match leaf.load(page).decode() {
-            Entry::Device { frame, .. } => {
-                if !self.manager.device_descriptor(frame).try_lock_page() {
-                    return Slot::stays(Reason::Busy);
+    fn take_home(self, leaf: &LeafTable<'m, M>, page: Page, owed: &mut OwedFlush) -> Slot {
+        let entry = leaf.load(page);
+        match entry.decode() {
+            Entry::Device { .. } | Entry::Present { .. } => match self.manager.mapped_frame(entry) {
+                Some(AnyFrame::Device(frame)) => {
+                    if !self.manager.device_descriptor(frame).try_lock_page() {
+                        return Slot::stays(Reason::Busy);
+                    }
+                    let slot = self.take_entry(leaf, page, AnyFrame::Device(frame));
+                    if slot.saved.is_present() {
+                        owed.owe(PageRange::of_page(page));
+                    }
+                    slot
                 }
-                self.take_entry(leaf, page, AnyFrame::Device(frame))
-            }
+                _ => Slot::stays(Reason::AlreadyThere),
+            },
+            Entry::NoAccess { .. } => Slot::stays(Reason::AlreadyThere),
             Entry::Empty => Slot::stays(Reason::Empty),
-            Entry::Present { .. } | Entry::NoAccess { .. } => Slot::stays(Reason::AlreadyThere),
             Entry::Poison => Slot::stays(Reason::Poisoned),
             Entry::Migrating { .. } | Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
                 Slot::stays(Reason::Busy)
+            }
+        }
+    }
+
+    /// What follows once the entries are `Migrating` and flushed.
+    #[inline]
+    fn carry_home<S: AsMut<[Slot]>>(batch: &mut Batch<'m, M, S>) {
+        Self::check_home(batch);
+        batch.tell(Phase::Copy);
+        Self::copy_home(batch);
+        batch.tell(Phase::Finalize);
+        Self::finalize_home(batch);
+    }
+
+    /// Gives the coherent pages up that somebody uses by their address. Nobody can do so with a private page.
+    #[inline]
+    fn check_home<S: AsMut<[Slot]>>(batch: &mut Batch<'m, M, S>) {
+        let manager = batch.space.manager;
+        let was_present = |slot: &&mut Slot| slot.state == SlotState::Taken && slot.saved.is_present();
+        for slot in batch.slots.as_mut().iter_mut().filter(was_present) {
+            let Some(source) = slot.source(manager) else { continue };
+            // A page of a device that died is lost, whoever uses it.
+            if !manager.is_lost(source)
+                && let Some(reason) = manager.any_descriptor(source).other_user()
+            {
+                slot.state = SlotState::GivingUp(reason);
             }
         }
     }
@@ -121,13 +185,16 @@ impl<'m, M: Machine> Space<'m, M> {
         let machine = &manager.machine;
         for slot in batch.slots.as_mut().iter_mut().filter(|slot| slot.state == SlotState::Taken) {
             let Some(source) = slot.source(manager) else { continue };
+            if manager.is_lost(source) {
+                slot.state = SlotState::Lost;
+                continue;
+            }
             slot.state = match manager.memory.allocate(machine, &manager.injector) {
                 Err(OutOfFrames) => SlotState::GivingUp(Reason::NoMemory),
-                Ok(_) if manager.injector.fails(Step::Copy) => SlotState::Lost,
-                Ok(target) => {
-                    machine.copy(source, target.frame().into());
-                    SlotState::Copied(target.into_frame().into())
-                }
+                Ok(target) => match manager.copy_page(source, target.frame().into()) {
+                    Ok(()) => SlotState::Copied(target.into_frame().into()),
+                    Err(CopyFailed) => SlotState::Lost,
+                },
             };
         }
         machine.complete_copies();
@@ -162,9 +229,8 @@ impl<'m, M: Machine> Space<'m, M> {
         self.state.charge(Resident::Ram, 1);
         // Dirty, because the only other copy is about to be cleared. Writable only where both the entry and the area say so.
         let mut flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
-        if matches!(slot.saved.decode(), Entry::Device { writable: true, .. })
-            && area.protection.contains(Protection::WRITE)
-        {
+        // W stands at the same place in a `Device` entry and in a present one.
+        if slot.saved.flags().contains(LeafFlags::WRITABLE) && area.protection.contains(Protection::WRITE) {
             flags |= LeafFlags::WRITABLE;
         }
         Entry::Present { frame: target, flags }.encode()

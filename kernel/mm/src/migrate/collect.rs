@@ -46,6 +46,9 @@ impl<'m, M: Machine> Space<'m, M> {
         let manager = self.manager;
         let machine = &manager.machine;
         let device = manager.device(device).ok_or(MigrateError::Invalid(Invalid::NoDevice(device)))?;
+        if device.is_lost() {
+            return Err(MigrateError::Invalid(Invalid::DeviceLost(device.id())));
+        }
         self.prepare(range, device.id(), options)?;
         let open = self.open_batch(range).ok_or(MigrateError::Again(range))?;
         let mut batch = Batch::announced(self, range, Direction::ToDevice(device.id()), options)?;

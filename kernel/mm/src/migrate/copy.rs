@@ -1,8 +1,7 @@
 //! Phase three: a device frame for each page, and its contents.
 use super::batch::{Batch, SlotState, Slots};
 use super::{Held, Report, Unmapped};
-use crate::frame::{AnyFrame, DeviceFull};
-use crate::inject::Step;
+use crate::frame::{AnyFrame, CopyFailed, DeviceFull};
 use crate::machine::Machine;
 use crate::stats::Reason;
 use crate::trace::Phase;
@@ -23,20 +22,18 @@ impl<'m, M: Machine> Copied<'m, M> {
             let target = match device.allocate(machine, &manager.injector) {
                 Ok(target) => target,
                 Err(DeviceFull(_)) => {
-                    slot.state = SlotState::GivingUp(Reason::DeviceFull);
+                    let reason = if device.is_lost() { Reason::DeviceLost } else { Reason::DeviceFull };
+                    slot.state = SlotState::GivingUp(reason);
                     continue;
                 }
             };
             // A fresh device frame is zero already, which is all that an empty or a zero page needs.
             let source = slot.source(manager).filter(|source| *source != AnyFrame::System(manager.zero_frame));
-            if let Some(source) = source {
-                if manager.injector.fails(Step::Copy) {
-                    slot.state = SlotState::GivingUp(Reason::CopyFailed);
-                    continue;
-                }
-                machine.copy(source, target.frame().into());
-            }
-            slot.state = SlotState::Copied(target.into_frame().into());
+            let copied = source.map_or(Ok(()), |source| manager.copy_page(source, target.frame().into()));
+            slot.state = match copied {
+                Ok(()) => SlotState::Copied(target.into_frame().into()),
+                Err(CopyFailed) => SlotState::GivingUp(Reason::CopyFailed),
+            };
         }
         machine.complete_copies();
         Self { batch }

@@ -1,18 +1,22 @@
 //! Eviction: bringing pages home by device frame, whoever maps them.
 //!
 //! The order is that of every migration, found from the other end: lock the frame, take all its mappings through the reverse
-//! map, copy, write the new entries, free the device frame. Nothing is flushed: no CPU maps device memory.
+//! map, flush, check for other users, copy, write the new entries, free the device frame. Only coherent memory has entries to
+//! flush, one flush for each space and turn.
+//!
+//! A device that died is evicted in the same way, without a copy: every page of it becomes poison, also a pinned one.
 use super::others::{NotHeld, Others};
-use crate::frame::{AnyFrame, Descriptor, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
-use crate::inject::Step;
+use crate::frame::{AnyFrame, CopyFailed, Descriptor, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::space::{Protection, Resident};
+use crate::stats::{Cause, Reason};
 use crate::trace::{Event, record};
 
-/// Device frames that are evicted while the spaces are held once. A bound on how long nobody can map or unmap.
-const FRAMES_PER_TURN: usize = 512;
+/// Device frames that are evicted while the spaces are held once, with one flush for each space. A bound on how long nobody can
+/// map or unmap. They wait in an array, because eviction comes when memory is short.
+const FRAMES_PER_TURN: usize = 64;
 
 /// How often a device is gone over again for the pages that were busy the time before.
 const MOST_PASSES: u32 = 16;
@@ -29,6 +33,21 @@ pub struct Evicted {
     pub no_memory: u64,
     /// Pages that others kept busy to the end; they stay on the device.
     pub busy: u64,
+    /// Frames that are pinned, mapped or not; they stay on the device until their pins are dropped.
+    pub pinned: u64,
+}
+
+impl Evicted {
+    fn count(&mut self, end: End) {
+        match end {
+            End::Returned => self.returned += 1,
+            End::Lost => self.lost += 1,
+            End::NoMemory => self.no_memory += 1,
+            End::Busy => self.busy += 1,
+            End::Pinned => self.pinned += 1,
+            End::Unused => {}
+        }
+    }
 }
 
 /// How one frame ended.
@@ -37,6 +56,7 @@ enum End {
     Lost,
     NoMemory,
     Busy,
+    Pinned,
     /// Nothing to bring home.
     Unused,
 }
@@ -64,13 +84,24 @@ impl<M: Machine> MemoryManager<M> {
             }
             self.machine.relax();
         }
-        self.statistics.count_evicted(evicted.returned);
+        self.statistics.count_returned(evicted.returned, Cause::Eviction);
         record(&self.machine, || Event::EvictionEnds {
             device: device.id(),
             returned: evicted.returned,
-            failed: evicted.lost + evicted.no_memory + evicted.busy,
+            failed: evicted.lost + evicted.no_memory + evicted.busy + evicted.pinned,
         });
         Some(evicted)
+    }
+
+    /// Notes that `device` died: nothing is copied from it or allocated on it any more, and its memory is not touched.
+    ///
+    /// A page on it is poisoned when somebody needs it: by an access, a call that wants it home, or an eviction, which may follow
+    /// at once. CPUs reach the pages of a coherent device without asking, so those are poisoned before this returns, but
+    /// for what others keep busy, as the report says. `None` where there is no such device.
+    pub fn device_lost(&self, device: DeviceId) -> Option<Evicted> {
+        let lost = self.device(device)?;
+        lost.lose();
+        if lost.window().is_some() { self.evict_device(device) } else { Some(Evicted::default()) }
     }
 
     fn evict_frames(
@@ -80,7 +111,7 @@ impl<M: Machine> MemoryManager<M> {
         evicted: &mut Evicted,
     ) {
         let frames = indices.map(|index| DeviceFrame::new(device.id(), index));
-        let mut used = frames.filter(|frame| device.descriptor(*frame).kind() == FrameKind::Anonymous).peekable();
+        let mut used = frames.filter(|frame| device.descriptor(*frame).kind() != FrameKind::Free).peekable();
         if used.peek().is_none() {
             return;
         }
@@ -94,64 +125,93 @@ impl<M: Machine> MemoryManager<M> {
                 return;
             }
         };
-        for frame in used {
-            match self.evict_frame(device, frame, &mut others) {
-                End::Returned => evicted.returned += 1,
-                End::Lost => evicted.lost += 1,
-                End::NoMemory => evicted.no_memory += 1,
-                End::Busy => evicted.busy += 1,
-                End::Unused => {}
+        let mut taken = [None; FRAMES_PER_TURN];
+        for (place, frame) in taken.iter_mut().zip(used) {
+            match self.take_frame(frame, &mut others) {
+                Ok(()) => *place = Some(frame),
+                Err(end) => evicted.count(end),
             }
+        }
+        others.flush();
+        for frame in taken.into_iter().flatten() {
+            evicted.count(self.evict_taken(frame, &others));
         }
     }
 
-    fn evict_frame(
-        &self,
-        device: &DeviceMemory<M::Descriptors>,
-        frame: DeviceFrame,
-        others: &mut Others<'_, M>,
-    ) -> End {
-        let descriptor = device.descriptor(frame);
+    /// Locks a frame and takes every mapping of it; a frame that is not taken is as it was.
+    fn take_frame(&self, frame: DeviceFrame, others: &mut Others<'_, M>) -> Result<(), End> {
+        let descriptor = self.device_descriptor(frame);
         if !descriptor.try_lock_page() {
-            return if descriptor.is_locked() { End::Busy } else { End::Unused };
+            return Err(match descriptor.kind() {
+                FrameKind::Free => End::Unused,
+                FrameKind::Owned if descriptor.pins() > 0 => End::Pinned,
+                // In the hands of a fault, or of a migration that will map it yet.
+                _ => End::Busy,
+            });
         }
-        let end = self.evict_locked(frame, descriptor, others);
-        let gone = if let End::Returned | End::Lost = end { descriptor.mappings() } else { 0 };
+        let end = if descriptor.pins() > 0 && !self.is_lost(frame.into()) {
+            End::Pinned
+        } else {
+            let (origin, mappings) = descriptor.holding();
+            if others.take(frame.into(), origin) == mappings {
+                return Ok(());
+            }
+            others.give_back(frame.into(), origin);
+            End::Busy
+        };
+        descriptor.unlock();
+        Err(end)
+    }
+
+    /// Gives a taken page a RAM frame, or poison, or its entries back; unlocks the device frame.
+    fn evict_taken(&self, frame: DeviceFrame, others: &Others<'_, M>) -> End {
+        let descriptor = self.device_descriptor(frame);
+        let end = self.replace_taken(frame, descriptor, others);
+        let gone = match end {
+            End::Returned | End::Lost => descriptor.mappings(),
+            _ => {
+                others.give_back(frame.into(), descriptor.holding().0);
+                0
+            }
+        };
         // In this order: without a mapping nobody can lock the frame any more.
         if gone > 0 {
             descriptor.remove_mappings(gone);
         }
         descriptor.unlock();
-        if gone > 0 && descriptor.release(gone) {
-            device.free_frame(&self.machine, frame);
+        if gone > 0 {
+            self.release_frame(frame.into(), gone);
         }
         end
     }
 
-    /// Takes every mapping of a locked frame and gives the page a RAM frame.
-    fn evict_locked(&self, frame: DeviceFrame, descriptor: &Descriptor, others: &mut Others<'_, M>) -> End {
+    /// Writes the new entries of a taken page, or says why not.
+    fn replace_taken(&self, frame: DeviceFrame, descriptor: &Descriptor, others: &Others<'_, M>) -> End {
         let (origin, mappings) = descriptor.holding();
         let source = AnyFrame::Device(frame);
-        if others.take(source, origin) != mappings {
-            others.give_back(source, origin);
-            return End::Busy;
-        }
-        let target = match self.memory.allocate(&self.machine, &self.injector) {
-            Ok(target) => target,
-            Err(OutOfFrames) => {
-                others.give_back(source, origin);
-                return End::NoMemory;
-            }
-        };
-        if self.injector.fails(Step::Copy) {
+        let poison = || {
             others.replace(source, origin, |space, _, _| {
                 space.state.uncharge(Resident::Device, 1);
                 Entry::Poison.encode()
             });
             self.statistics.count_poisoned(1);
-            return End::Lost;
+            End::Lost
+        };
+        if self.is_lost(source) {
+            return poison();
         }
-        self.machine.copy(source, target.frame().into());
+        match descriptor.other_user() {
+            Some(Reason::Pinned) => return End::Pinned,
+            Some(_) => return End::Busy,
+            None => {}
+        }
+        let target = match self.memory.allocate(&self.machine, &self.injector) {
+            Ok(target) => target,
+            Err(OutOfFrames) => return End::NoMemory,
+        };
+        if let Err(CopyFailed) = self.copy_page(source, target.frame().into()) {
+            return poison();
+        }
         self.machine.complete_copies();
         let target = target.into_frame();
         self.memory.descriptor(target).map(origin, mappings);
@@ -162,11 +222,7 @@ impl<M: Machine> MemoryManager<M> {
             if saved.contains(LeafFlags::WRITABLE) && area.protection.contains(Protection::WRITE) {
                 flags |= LeafFlags::WRITABLE;
             }
-            if area.protection.is_accessible() {
-                Entry::Present { frame: target, flags }.encode()
-            } else {
-                Entry::NoAccess { frame: target, flags }.encode()
-            }
+            self.entry_at_rest(target.into(), flags, area.protection)
         });
         End::Returned
     }

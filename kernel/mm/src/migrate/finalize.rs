@@ -8,12 +8,14 @@ use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::leaf_table::LeafTable;
 use crate::space::{Area, Protection, Resident, Space};
+use crate::stats::Reason;
 use crate::trace::Phase;
 
 pub(super) fn finalize<M: Machine>(copied: Copied<'_, M>) -> Report {
     let Copied { mut batch } = copied;
     batch.tell(Phase::Finalize);
     let area = batch.area;
+    give_up_lost(&mut batch);
     finalize_others(&mut batch);
     batch.for_each_in_tables(|space, leaf, page, slot| match slot.state {
         SlotState::Copied(AnyFrame::Device(target)) => commit(space, leaf, page, slot, target, &area),
@@ -23,6 +25,19 @@ pub(super) fn finalize<M: Machine>(copied: Copied<'_, M>) -> Report {
     let report = batch.report();
     batch.space.manager.statistics.count_migrated(report.moved);
     report
+}
+
+/// Gives the pages up whose device died after they were copied: in RAM they are whole.
+fn give_up_lost<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
+    let manager = batch.space.manager;
+    for slot in &mut batch.slots {
+        if let SlotState::Copied(target) = slot.state
+            && manager.is_lost(target)
+        {
+            manager.free_any(target);
+            slot.state = SlotState::GivingUp(Reason::DeviceLost);
+        }
+    }
 }
 
 /// Finalizes the entries of other spaces. They come before the own ones, whose commit frees the RAM frame.

@@ -7,10 +7,14 @@
 //!   empty ─────▶ Migrating
 //!
 //!   Device ────▶ Migrating ─────────── RAM frame, copied ───────────────────▶ Present     ──▶ device frame cleared, freed
+//!
+//!   in coherent memory:
+//!   Present ───▶ Migrating ── flush ── check references ── RAM frame, copied ─▶ Present   ──▶ device frame cleared, freed
 //! ```
 //!
 //! Each phase towards the device is a type ([`Collected`], [`Unmapped`], [`Copied`]); dropping one at any point gives every
-//! page it still holds back. Going home is the same batch the other way, with nothing to flush and nobody to check.
+//! page it still holds back. Going home is the same batch the other way; for private memory with nothing to flush and nobody to
+//! check. To a coherent device, *finalize* writes a present entry that names the device's frame.
 //!
 //! Invariants:
 //! 1. Only the batch that wrote a `Migrating` entry changes it. The entry names the owning CPU, the batch remembers which entries are its own.
@@ -78,6 +82,8 @@ pub enum Invalid {
     TooLong(PageRange),
     /// There is no such device.
     NoDevice(DeviceId),
+    /// The device died.
+    DeviceLost(DeviceId),
 }
 
 impl core::fmt::Display for MigrateError {
@@ -94,6 +100,9 @@ impl core::fmt::Display for MigrateError {
                 return write!(f, "there is no device {}; register it first", device.number());
             }
             Self::Again(range) => (range, "is wanted by somebody else right now; try again"),
+            Self::Invalid(Invalid::DeviceLost(device)) => {
+                return write!(f, "device {} died; use another one, or reset it and readmit it", device.number());
+            }
             Self::NoMemory => {
                 return f.write_str("no memory for the migration itself; free some or migrate fewer pages");
             }

@@ -28,11 +28,8 @@ impl<'m, M: Machine> Unmapped<'m, M> {
             if frame == manager.zero_frame {
                 continue;
             }
-            let descriptor = manager.memory.descriptor(frame);
-            if descriptor.pins() > 0 {
-                slot.state = SlotState::GivingUp(Reason::Pinned);
-            } else if descriptor.references() != descriptor.mappings() {
-                slot.state = SlotState::GivingUp(Reason::Referenced);
+            if let Some(reason) = manager.memory.descriptor(frame).other_user() {
+                slot.state = SlotState::GivingUp(reason);
             }
         }
         Self { batch, device }

@@ -6,7 +6,7 @@
 //!   empty                      zero page, read-only        fresh zeroed frame
 //!   zero page                  (stale translation)         fresh zeroed frame, zero page flushed
 //!   present, not shared        (stale translation)         writable in place
-//!   present, shared            (stale translation)         a copy of its own
+//!   present, shared            (stale translation)         a copy of its own, in RAM
 //!   Migrating                  wait, look again            wait, look again
 //!   Device                     comes home                  comes home
 //!   Poison                     bus error                   bus error
@@ -20,7 +20,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::{Area, Protection, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, OutOfFrames, OwnedFrame};
+use crate::frame::{CopyFailed, DeviceId, OutOfFrames, OwnedFrame};
 use crate::machine::Machine;
 use crate::migrate::BringHomeError;
 use crate::notify::{Announcement, InvalidationReason};
@@ -28,6 +28,7 @@ use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::{FlushRequest, FlushScope, OwedFlush};
 use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
+use crate::stats::Cause;
 use crate::trace::{Event, record};
 
 /// What a CPU wanted to do.
@@ -83,6 +84,10 @@ pub enum FaultError {
     OutOfMemory(VirtAddr),
     /// The page's contents are lost: a bus error.
     Poisoned(VirtAddr),
+    /// The page's contents were on a device that died: a bus error, and from now on [`Self::Poisoned`].
+    DeviceLost(VirtAddr, DeviceId),
+    /// The page is wanted in RAM, and somebody has pinned it in the memory of a coherent device.
+    PinnedOnDevice(VirtAddr),
     /// The page is being migrated by this very CPU, which would wait for itself.
     WaitsForItself(VirtAddr),
     /// The entry is none that the memory manager makes.
@@ -97,6 +102,8 @@ impl FaultError {
             Self::Forbidden(..) => "forbidden",
             Self::OutOfMemory(_) => "out-of-memory",
             Self::Poisoned(_) => "poisoned",
+            Self::DeviceLost(..) => "device-lost",
+            Self::PinnedOnDevice(_) => "pinned-on-device",
             Self::WaitsForItself(_) => "waits-for-itself",
             Self::Damaged(..) => "damaged",
         }
@@ -120,6 +127,16 @@ impl core::fmt::Display for FaultError {
             }
             Self::Poisoned(address) => {
                 write!(f, "bus error: the contents of v{address:#x} were lost on the way home from its device")
+            }
+            Self::DeviceLost(address, device) => {
+                write!(
+                    f,
+                    "bus error: the contents of v{address:#x} were on device {}, which died; unmap the page",
+                    device.number()
+                )
+            }
+            Self::PinnedOnDevice(address) => {
+                write!(f, "v{address:#x} is pinned in its device's memory; try again when that pin is dropped")
             }
             Self::WaitsForItself(address) => {
                 write!(
@@ -152,18 +169,23 @@ impl<'m, M: Machine> Space<'m, M> {
     /// # Errors
     /// See [`FaultError`]; the page is as it was, except that a failed copy poisons it.
     pub fn fault(self, address: VirtAddr, access: Access) -> Result<Resolution, FaultError> {
-        let outcome = self.resolve(address, access);
+        self.fault_for(address, access, Cause::Fault)
+    }
+
+    /// The same, for whoever needs the page to be there.
+    pub(super) fn fault_for(self, address: VirtAddr, access: Access, cause: Cause) -> Result<Resolution, FaultError> {
+        let outcome = self.resolve(address, access, cause);
         record(&self.manager.machine, || Event::Fault { space: self.id, address, access, outcome });
         outcome
     }
 
     #[inline]
-    fn resolve(self, address: VirtAddr, access: Access) -> Result<Resolution, FaultError> {
+    fn resolve(self, address: VirtAddr, access: Access, cause: Cause) -> Result<Resolution, FaultError> {
         let range = PageRange::of_page(Page::containing_address(address));
         let mut first = true;
         let mut announced = None;
         loop {
-            match self.fault_once(address, access, first, announced.as_ref())? {
+            match self.fault_once(address, access, cause, first, announced.as_ref())? {
                 Attempt::Done(resolution) => return Ok(resolution),
                 Attempt::LookAgain => self.manager.machine.relax(),
                 Attempt::Announce(reason) => announced = Some(self.announce(range, reason, None)),
@@ -176,6 +198,7 @@ impl<'m, M: Machine> Space<'m, M> {
         self,
         address: VirtAddr,
         access: Access,
+        cause: Cause,
         first: bool,
         announced: Option<&Announcement<'m, M>>,
     ) -> Result<Attempt, FaultError> {
@@ -222,13 +245,12 @@ impl<'m, M: Machine> Space<'m, M> {
             }
             Entry::Present { frame, .. } if manager.any_descriptor(manager.frame_behind(frame)).mappings() > 1 => self
                 .copy_on_write(table, page, area, entry, LeafFlags::WRITABLE | LeafFlags::DIRTY)
-                .map_err(out_of_memory),
+                .map_err(|error| error.at(address)),
             Entry::Present { .. } => Ok(self.make_writable(table, page, entry)),
-            Entry::Device { .. } => match self.bring_home(table, page, area, entry) {
+            Entry::Device { .. } => match self.bring_home(table, page, area, cause) {
                 Ok(true) => Ok(Attempt::Done(Resolution::CameHome)),
                 Ok(false) => Ok(Attempt::LookAgain),
-                Err(BringHomeError::NoMemory) => Err(FaultError::OutOfMemory(address)),
-                Err(BringHomeError::Lost) => Err(FaultError::Poisoned(address)),
+                Err(error) => Err(error.at(address)),
             },
             Entry::Migrating { owner, .. } if owner == machine.cpu() => Err(FaultError::WaitsForItself(address)),
             Entry::Migrating { .. } => Ok(Attempt::LookAgain),
@@ -321,7 +343,8 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Gives this space a copy of its own of a page that it shares, with `more` flags than a read-only page has.
     ///
     /// The frame's lock keeps a migration from taking the shared frame while it is copied; its contents stand still, because
-    /// nobody writes a shared frame. Bounded: whoever holds the lock is at work on this page.
+    /// nobody writes a shared frame. Bounded: whoever holds the lock is at work on this page. Where the shared frame is a coherent
+    /// device's and its contents do not arrive, this space's page is poisoned; the other sharers keep theirs.
     pub(super) fn copy_on_write(
         self,
         table: PhysFrame,
@@ -329,7 +352,7 @@ impl<'m, M: Machine> Space<'m, M> {
         area: &Area,
         seen: RawEntry,
         more: LeafFlags,
-    ) -> Result<Attempt, OutOfFrames> {
+    ) -> Result<Attempt, BringHomeError> {
         let manager = self.manager;
         let machine = &manager.machine;
         let Some(shared) = seen.named_frame().map(|frame| manager.frame_behind(frame)) else {
@@ -341,17 +364,24 @@ impl<'m, M: Machine> Space<'m, M> {
         if without_accessed(peek(machine, table, page)) != without_accessed(seen) {
             return Ok(Attempt::LookAgain);
         }
-        machine.copy(shared, fresh.frame().into());
+        let copied = manager.copy_page(shared, fresh.frame().into());
         machine.complete_copies();
         {
             let leaf = LeafTable::lock(machine, &manager.memory, table);
             if without_accessed(leaf.load(page)) != without_accessed(seen) {
                 return Ok(Attempt::LookAgain);
             }
-            let frame = fresh.into_frame();
-            manager.memory.descriptor(frame).map(area.origin_of(page), 1);
-            let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | more;
-            leaf.swap(page, Entry::Present { frame, flags }.encode());
+            let entry = match copied {
+                Ok(()) => {
+                    let frame = fresh.into_frame();
+                    manager.memory.descriptor(frame).map(area.origin_of(page), 1);
+                    self.state.charge(Resident::Ram, 1);
+                    let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | more;
+                    Entry::Present { frame, flags }
+                }
+                Err(CopyFailed) => Entry::Poison,
+            };
+            leaf.swap(page, entry.encode());
             // Other CPUs in this space must not read the shared frame any more once this CPU has stored to its copy; and the
             // mapping keeps its reference until none can.
             let mut owed = OwedFlush::new();
@@ -360,13 +390,19 @@ impl<'m, M: Machine> Space<'m, M> {
         }
         locked.descriptor().remove_mappings(1);
         drop(locked);
-        if let AnyFrame::Device(_) = shared {
-            self.state.uncharge(Resident::Device, 1);
-            self.state.charge(Resident::Ram, 1);
-        }
+        self.state.uncharge(Resident::of(shared), 1);
+        let why = manager.why_lost(shared);
         manager.release_frame(shared, 1);
-        manager.statistics.count_copied_page();
-        Ok(Attempt::Done(Resolution::Copied))
+        match copied {
+            Ok(()) => {
+                manager.statistics.count_copied_page();
+                Ok(Attempt::Done(Resolution::Copied))
+            }
+            Err(CopyFailed) => {
+                manager.statistics.count_poisoned(1);
+                Err(why)
+            }
+        }
     }
 
     /// Makes this CPU forget one translation that is weaker than the entry.

@@ -4,7 +4,7 @@
 //!   parent's entry              child's entry               the frame
 //!   ──────────────              ─────────────               ─────────
 //!   present                     present                     one mapping more; both entries read-only
-//!   present, pinned             present, read-only          a copy for the child: the pin stays with the parent's page
+//!   present, pinned             present, read-only          a copy for the child, in RAM: the pin stays with the parent's page
 //!   Device                      Device                      one mapping more on the device; both read-only
 //!   zero page, Poison           the same                    -
 //!   empty                       empty                       -
@@ -16,7 +16,7 @@ use x86_64::structures::paging::Page;
 use super::area::{Area, AreaList};
 use super::{CreateError, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, OutOfFrames};
+use crate::frame::{AnyFrame, CopyFailed, OutOfFrames};
 use crate::lock::WriteGuard;
 use crate::machine::Machine;
 use crate::notify::InvalidationReason;
@@ -24,6 +24,7 @@ use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
+use crate::stats::Cause;
 use crate::trace::{Event, record};
 
 /// Why there is no child. The parent is as it was.
@@ -116,7 +117,7 @@ impl<'m, M: Machine> Space<'m, M> {
         Ok(())
     }
 
-    /// Maps a copy of `source` into the child that `self` is.
+    /// Maps a copy of `source` into the child that `self` is. What does not arrive from a coherent device is poison in the child.
     fn copy_for_child(
         self,
         area: &Area,
@@ -129,8 +130,15 @@ impl<'m, M: Machine> Space<'m, M> {
             .memory
             .allocate(&manager.machine, &manager.injector)
             .map_err(|OutOfFrames| ForkError::OutOfFrames)?;
-        manager.machine.copy(source, fresh.frame().into());
+        if let Err(CopyFailed) = manager.copy_page(source, fresh.frame().into()) {
+            leaf.swap(page, Entry::Poison.encode());
+            manager.statistics.count_poisoned(1);
+            return Ok(());
+        }
         manager.machine.complete_copies();
+        if let AnyFrame::Device(_) = source {
+            manager.statistics.count_returned(1, Cause::Fork);
+        }
         let frame = fresh.into_frame();
         manager.memory.descriptor(frame).map(area.origin_of(page), 1);
         self.state.charge(Resident::Ram, 1);

@@ -96,7 +96,7 @@ impl ZappedFrames {
                     manager.any_descriptor(frame).remove_mappings(1);
                     manager.release_frame(frame, 1);
                 }
-                AnyFrame::Device(frame) => space.drop_device_mapping(frame),
+                AnyFrame::Device(frame) => space.drop_page_on_device(frame),
             }
         }
         self.shared_count = 0;
@@ -218,7 +218,7 @@ impl<M: Machine> Space<'_, M> {
                 }
                 zapped.push(self, frame);
             }
-            Entry::Device { frame, .. } => self.drop_device_mapping(frame),
+            Entry::Device { frame, .. } => self.drop_page_on_device(frame),
             Entry::Empty | Entry::Poison => {}
             // A migration holds the areas shared for as long as it owns an entry, and we hold them exclusively.
             Entry::Migrating { .. } => unreachable!("a Migrating entry outlived its migration: {old:?}"),
@@ -232,12 +232,13 @@ impl<M: Machine> Space<'_, M> {
     ///
     /// Waits for the frame's lock, the one place that does while it holds other locks: whoever has it is an eviction or a fault of
     /// another space at work on this page, which never waits for ours.
-    fn drop_device_mapping(self, frame: DeviceFrame) {
+    fn drop_page_on_device(self, frame: DeviceFrame) {
         let descriptor = self.manager.device_descriptor(frame);
         while !descriptor.try_lock_page() {
             self.manager.machine.relax();
         }
         self.drop_locked_device_mapping(frame);
+        self.manager.statistics.count_dropped_on_device();
     }
 
     /// The same for a frame whose lock the caller has; it is given back.

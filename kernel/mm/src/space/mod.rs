@@ -36,7 +36,7 @@ pub use area::{Area, Protection};
 pub use fault::{Access, FaultError, Resolution};
 pub use fork::ForkError;
 pub use map::MapError;
-pub use pin::Pin;
+pub use pin::{Pin, Term};
 pub use relocate::{Leave, RelocateError};
 use residency::Charges;
 pub use residency::Residency;

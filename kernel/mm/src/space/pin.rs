@@ -7,14 +7,25 @@ use x86_64::structures::paging::Page;
 
 use super::{Access, FaultError, Protection, Space};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, OutOfFrames};
+use crate::frame::AnyFrame;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
+use crate::stats::Cause;
 use crate::trace::{Event, record};
+
+/// For how long a page is pinned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Term {
+    /// For one operation: the page may be pinned where it is, also in the memory of a coherent device.
+    Short,
+    /// Without a known end: the page comes home first, so that nobody keeps a device's memory from being evicted
+    /// (`FOLL_LONGTERM` in Linux).
+    Long,
+}
 
 /// A pinned frame; dropping it ends the pin.
 #[must_use = "dropping it ends the pin"]
@@ -39,15 +50,16 @@ impl<M: Machine> Drop for Pin<'_, M> {
 }
 
 impl<'m, M: Machine> Space<'m, M> {
-    /// Pins the page at `address`, for loads or for stores; a page that is not in RAM is brought there first, and of a page that
-    /// is shared this space gets a copy of its own, so that what is pinned stays what the space sees, whoever writes.
+    /// Pins the page at `address`, for loads or for stores. Of a page that is shared this space gets a copy of its own first, so
+    /// that what is pinned stays what the space sees, whoever writes. A page that CPUs cannot reach comes home first, and for
+    /// [`Term::Long`] one in the memory of a coherent device, too.
     ///
     /// Waits like a fault. A page that was never written is pinned for loads as the zero page: its first store then moves the
     /// page to a frame of its own, and the pin stays with the zeros.
     ///
     /// # Errors
-    /// Those of the fault that the access would take.
-    pub fn pin(self, address: VirtAddr, access: Access) -> Result<Pin<'m, M>, FaultError> {
+    /// Those of the fault that the access would take, and [`FaultError::PinnedOnDevice`].
+    pub fn pin(self, address: VirtAddr, access: Access, term: Term) -> Result<Pin<'m, M>, FaultError> {
         let manager = self.manager;
         let page = Page::containing_address(address);
         let mut announced = None;
@@ -60,14 +72,22 @@ impl<'m, M: Machine> Space<'m, M> {
                     && area.protection.intersects(Protection::READ_WRITE)
                 {
                     let seen = peek(&manager.machine, table, page);
-                    if seen.is_present()
-                        && manager.mapped_frame(seen).is_some_and(|frame| manager.any_descriptor(frame).mappings() > 1)
-                    {
+                    let stands_in = manager.mapped_frame(seen).filter(|_| seen.is_present());
+                    if stands_in.is_some_and(|frame| manager.any_descriptor(frame).mappings() > 1) {
                         if !self.is_told(announced.as_ref()) {
-                            break 'held true;
+                            break 'held Some(InvalidationReason::CopyOnWrite);
                         }
                         self.copy_on_write(table, page, area, seen, LeafFlags::empty())
-                            .map_err(|OutOfFrames| FaultError::OutOfMemory(address))?;
+                            .map_err(|error| error.at(address))?;
+                        continue 'again;
+                    }
+                    if let (Some(AnyFrame::Device(_)), Term::Long) = (stands_in, term) {
+                        if !self.is_told(announced.as_ref()) {
+                            break 'held Some(InvalidationReason::Migrate);
+                        }
+                        if !self.bring_home(table, page, area, Cause::Pin).map_err(|error| error.at(address))? {
+                            manager.machine.relax();
+                        }
                         continue 'again;
                     }
                     let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
@@ -76,18 +96,20 @@ impl<'m, M: Machine> Space<'m, M> {
                         && enough(flags)
                         && let frame = manager.frame_behind(frame)
                         && manager.any_descriptor(frame).mappings() <= 1
+                        && !(term == Term::Long && matches!(frame, AnyFrame::Device(_)))
                     {
                         manager.any_descriptor(frame).pin();
                         record(&manager.machine, || Event::Pinned { space: self.id, page, frame });
                         return Ok(Pin { manager, frame });
                     }
                 }
-                false
+                None
             };
-            if must_announce {
-                announced = Some(self.announce(PageRange::of_page(page), InvalidationReason::CopyOnWrite, None));
-            } else {
-                self.fault(address, access)?;
+            match must_announce {
+                Some(reason) => announced = Some(self.announce(PageRange::of_page(page), reason, None)),
+                None => {
+                    self.fault_for(address, access, Cause::Pin)?;
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What CPUs hold: locks, cached translations and paths, stores on their way.
 use std::sync::atomic::Ordering;
 
-use ferry_mm::frame::{AnyFrame, Descriptor, FrameKind};
+use ferry_mm::frame::{Descriptor, FrameKind};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::PhysFrame;
@@ -43,10 +43,9 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
             }
         }
         for number in core.stores.frames() {
-            // Memory behind a BAR has no descriptor here.
-            let Some(kind) = world.manager().memory().descriptors().get(number).map(Descriptor::kind) else { continue };
+            let frame = sim.frame_at(frame_numbered(number));
+            let Some(kind) = world.manager().descriptor(frame).map(Descriptor::kind) else { continue };
             if kind != FrameKind::Anonymous {
-                let frame = AnyFrame::System(frame_numbered(number));
                 found.push(Violation::StoreToNobody { cpu, frame: name(frame), kind });
             }
         }

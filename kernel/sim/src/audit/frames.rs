@@ -29,10 +29,7 @@ pub(super) fn check_ram(world: &World, expected: &Expected, uses: &Uses, found: 
         let frame = frame_numbered(number);
         let any = AnyFrame::System(frame);
         let kind = descriptor.kind();
-        let expected_pins = expected.pins.iter().filter(|pinned| **pinned == any).count();
-        if descriptor.pins() as usize != expected_pins {
-            found.push(Violation::Pins { frame: name(any), counted: descriptor.pins(), expected: expected_pins });
-        }
+        let expected_pins = check_pins(any, descriptor, expected, found);
         let is_known = match kind {
             FrameKind::Free | FrameKind::FreeTail => {
                 free += 1;
@@ -68,15 +65,19 @@ pub(super) fn check_devices(world: &World, expected: &Expected, uses: &Uses, fou
         let mut free = 0;
         for (index, descriptor) in (0..).zip(device.descriptors()) {
             let frame = DeviceFrame::new(device.id(), index);
+            let pins = check_pins(frame.into(), descriptor, expected, found);
             match descriptor.kind() {
                 FrameKind::Free => {
                     free += 1;
                     check_free(frame.into(), descriptor, uses, found);
-                    if let Some(byte) = world.sim().bytes(frame.into()).iter().position(|byte| *byte != 0) {
+                    let bytes = world.sim().bytes(frame.into());
+                    // The memory of a device that died is nobody's business any more.
+                    if let Some(byte) = bytes.iter().position(|byte| *byte != 0).filter(|_| !device.is_lost()) {
                         found.push(Violation::DirtyDeviceFrame { frame, byte });
                     }
                 }
                 FrameKind::Anonymous => check_used(frame.into(), descriptor, 0, expected, uses, found),
+                FrameKind::Owned if pins > 0 => check_used(frame.into(), descriptor, 0, expected, uses, found),
                 FrameKind::Owned if expected.open_batch => {
                     check_used(frame.into(), descriptor, 1, expected, uses, found);
                 }
@@ -88,6 +89,15 @@ pub(super) fn check_devices(world: &World, expected: &Expected, uses: &Uses, fou
             found.push(Violation::FreeDeviceCount { device: device_number, counted: device.free(), found: free });
         }
     }
+}
+
+/// The pins that the frame should have.
+fn check_pins(frame: AnyFrame, descriptor: &Descriptor, expected: &Expected, found: &mut Vec<Violation>) -> usize {
+    let pins = expected.pins.iter().filter(|pinned| **pinned == frame).count();
+    if descriptor.pins() as usize != pins {
+        found.push(Violation::Pins { frame: name(frame), counted: descriptor.pins(), expected: pins });
+    }
+    pins
 }
 
 fn check_free(frame: AnyFrame, descriptor: &Descriptor, uses: &Uses, found: &mut Vec<Violation>) {

@@ -227,10 +227,5 @@ fn check_leaf(
 
 /// Whether the frame is locked; `None` where there is no such frame.
 fn descriptor_locked(world: &World, frame: AnyFrame) -> Option<bool> {
-    let manager = world.manager();
-    let descriptor = match frame {
-        AnyFrame::System(frame) => manager.memory().descriptors().get(crate::memory::frame_index(frame))?,
-        AnyFrame::Device(frame) => manager.device(frame.device())?.descriptors().get(frame.index() as usize)?,
-    };
-    Some(descriptor.is_locked())
+    Some(world.manager().descriptor(frame)?.is_locked())
 }

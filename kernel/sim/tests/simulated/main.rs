@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
 mod allocator;
 mod areas;
+mod coherent;
+mod coherent_pins;
+mod death;
+mod eviction;
 mod faults;
 mod injection;
 mod machine;

@@ -1,6 +1,6 @@
 //! Pinned pages stay in their frame.
 use ferry_mm::frame::AnyFrame;
-use ferry_mm::space::{Access, FaultError, Protection};
+use ferry_mm::space::{Access, FaultError, Protection, Term};
 use ferry_mm::stats::Reason;
 use ferry_sim::{Expected, audit, audit_with};
 
@@ -11,7 +11,7 @@ fn a_pinned_page_stays_exactly_as_it_is_and_the_rest_moves() {
     let world = small().build();
     let space = space_of(&world, 4);
     fill(world.cpu(0), 4);
-    let pin = space.pin(at(2, 0), Access::Write).unwrap();
+    let pin = space.pin(at(2, 0), Access::Write, Term::Long).unwrap();
     let before = space.entry(at(2, 0));
     let report = space.migrate_to_device(pages(0, 4), DEVICE).unwrap();
     assert_eq!((report.moved, report.stayed.count(Reason::Pinned)), (3, 1));
@@ -31,7 +31,7 @@ fn a_page_pinned_several_times_stays_until_the_last_pin_is_dropped() {
     let world = small().build();
     let space = space_of(&world, 1);
     fill(world.cpu(0), 1);
-    let mut pins: Vec<_> = (0..3).map(|_| space.pin(at(0, 0), Access::Read).unwrap()).collect();
+    let mut pins: Vec<_> = (0..3).map(|_| space.pin(at(0, 0), Access::Read, Term::Long).unwrap()).collect();
     while !pins.is_empty() {
         let frames = pins.iter().map(|pin| pin.frame()).collect();
         let report = space.migrate_to_device(pages(0, 1), DEVICE).unwrap();
@@ -40,7 +40,7 @@ fn a_page_pinned_several_times_stays_until_the_last_pin_is_dropped() {
         pins.pop();
     }
     assert_eq!(space.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
-    let home = space.pin(at(0, 0), Access::Write).unwrap();
+    let home = space.pin(at(0, 0), Access::Write, Term::Long).unwrap();
     assert_eq!(AnyFrame::System(present(space, 0).0), home.frame(), "a pin brings the page home first");
     assert_eq!(host(&world, home.frame()), contents(0));
     drop(home);
@@ -52,7 +52,7 @@ fn a_pinned_frame_outlives_its_mapping() {
     let world = small().build();
     let space = space_of(&world, 2);
     fill(world.cpu(0), 2);
-    let pin = space.pin(at(0, 0), Access::Read).unwrap();
+    let pin = space.pin(at(0, 0), Access::Read, Term::Long).unwrap();
     let free = world.manager().census().free_frames;
     space.unmap(pages(0, 1)).unwrap();
     assert_eq!(world.manager().census().free_frames, free);
@@ -71,7 +71,7 @@ fn a_pin_for_stores_gets_a_frame_of_its_own() {
     let world = small().build();
     let space = space_of(&world, 1);
     world.cpu(0).read::<1>(at(0, 0)).unwrap();
-    let pin = space.pin(at(0, 0), Access::Write).unwrap();
+    let pin = space.pin(at(0, 0), Access::Write, Term::Long).unwrap();
     assert_ne!(pin.frame(), world.manager().zero_frame().into());
     assert_eq!(AnyFrame::System(present(space, 0).0), pin.frame());
     drop(pin);
@@ -85,8 +85,8 @@ fn a_pin_asks_for_what_the_area_allows() {
     let space = space_of(&world, 1);
     space.map_anonymous(pages(4, 1), Protection::READ).unwrap();
     let refused = FaultError::Forbidden(at(4, 0), Access::Write, Protection::READ);
-    assert_eq!(space.pin(at(4, 0), Access::Write).err(), Some(refused));
-    assert_eq!(space.pin(at(9, 0), Access::Read).err(), Some(FaultError::NoArea(at(9, 0))));
+    assert_eq!(space.pin(at(4, 0), Access::Write, Term::Long).err(), Some(refused));
+    assert_eq!(space.pin(at(9, 0), Access::Read, Term::Long).err(), Some(FaultError::NoArea(at(9, 0))));
     audit(&world).unwrap();
     world.assert_all_free();
 }

@@ -2,7 +2,7 @@
 use ferry_mm::machine::Machine;
 use ferry_mm::migrate::Held;
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_mm::space::{Access, FaultError, Protection, Space};
+use ferry_mm::space::{Access, FaultError, Protection, Space, Term};
 use ferry_mm::stats::Reason;
 use ferry_sim::{AccessError, Expected, Sim, World, audit, audit_with};
 
@@ -140,7 +140,7 @@ fn the_cpu_that_migrates_a_page_is_told_not_to_wait_for_itself() {
             let itself = AccessError::Refused(FaultError::WaitsForItself(at(0, 0)));
             assert_eq!(world.cpu(0).store(at(0, 0), &[1]), Err(itself));
             assert_eq!(
-                world.cpu(0).run(|| space.pin(at(0, 0), Access::Read)).err(),
+                world.cpu(0).run(|| space.pin(at(0, 0), Access::Read, Term::Long)).err(),
                 Some(FaultError::WaitsForItself(at(0, 0)))
             );
         });

@@ -13,9 +13,17 @@ pub const BASE: u64 = 0x0040_0000 - 4 * PAGE_BYTES;
 /// Device 0.
 pub const DEVICE: DeviceId = DeviceId::new(0).unwrap();
 
+/// Device 1, where a test gives the machine a coherent one.
+pub const COHERENT: DeviceId = DeviceId::new(1).unwrap();
+
 /// A calm machine with 2 CPUs and a device of 32 frames.
 pub fn small() -> Builder {
     World::builder().frames(128).device(32).cpus(2)
+}
+
+/// The same with a coherent device of 32 frames beside the private one.
+pub fn with_coherent() -> Builder {
+    small().coherent_device(32)
 }
 
 /// Pages `first..first + pages`, counted from [`BASE`].
@@ -95,6 +103,20 @@ pub fn on_device(space: Space<'_, Sim>, page: u64) -> (DeviceFrame, bool) {
         Entry::Device { frame, writable } => (frame, writable),
         other => panic!("page {page} is not on the device but {other:?}"),
     }
+}
+
+/// The device frame of a page that CPUs reach in the memory of a coherent device, found by its address, and its flags.
+pub fn in_coherent_memory(world: &World, space: Space<'_, Sim>, page: u64) -> (DeviceFrame, LeafFlags) {
+    let (frame, flags) = present(space, page);
+    match world.sim().frame_at(frame) {
+        AnyFrame::Device(frame) => (frame, flags),
+        AnyFrame::System(frame) => panic!("page {page} is in RAM, in frame {frame:?}"),
+    }
+}
+
+/// Whether a page is present in RAM.
+pub fn in_ram(world: &World, space: Space<'_, Sim>, page: u64) -> bool {
+    matches!(world.sim().frame_at(present(space, page).0), AnyFrame::System(_))
 }
 
 /// The bytes of a frame as the host sees them.

@@ -6,7 +6,7 @@ use crate::harness::{TestFailure, TestResult, check, check_eq, kernel_test};
 use crate::memory::{AddressSpace, enter, manager};
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::page_table::entry::Entry;
-use ferry_mm::space::{Access, Leave, Protection, Residency};
+use ferry_mm::space::{Access, Leave, Protection, Residency, Term};
 use x86_64::VirtAddr;
 
 /// Runs `body` with this CPU in `space`, then returns to `home`.
@@ -78,7 +78,7 @@ kernel_test! {
     fn a_pinned_page_stays_the_parents_and_the_child_gets_a_copy() -> TestResult {
         let parent = Room::enter()?;
         let range = parent.map_filled(2)?;
-        let pin = parent.space.pin(range.start_address(), Access::Write)?;
+        let pin = parent.space.pin(range.start_address(), Access::Write, Term::Long)?;
         let child = fork(parent.space)?;
         store_bytes(range.start_address(), &[0]);
         check_eq!(parent.space.entry(range.start_address()).decode().frame(), Some(pin.frame()));

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::inject::Step;
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_mm::space::{Access, FaultError, Protection, Residency};
+use ferry_mm::space::{Access, FaultError, Protection, Residency, Term};
 use ferry_mm::stats::Reason;
 
 kernel_test! {
@@ -120,7 +120,7 @@ kernel_test! {
         let room = Room::enter()?;
         let range = room.map_filled(8)?;
         let pinned = range.page(3).start_address();
-        let pin = room.space.pin(pinned, Access::Write)?;
+        let pin = room.space.pin(pinned, Access::Write, Term::Long)?;
         let before = room.space.entry(pinned);
         let report = room.space.migrate_to_device(range, device)?;
         check_eq!((report.moved, report.stayed.count(Reason::Pinned), report.stayed.total()), (7, 1, 1));
@@ -135,7 +135,7 @@ kernel_test! {
         let room = Room::enter()?;
         let range = room.map_filled(1)?;
         let frames = manager().census().free_frames;
-        let pin = room.space.pin(range.start_address(), Access::Read)?;
+        let pin = room.space.pin(range.start_address(), Access::Read, Term::Long)?;
         room.space.unmap(range)?;
         let Some(used) = manager().descriptor(pin.frame()) else { fail!("the frame has no descriptor") };
         check_eq!((used.references(), used.mappings(), used.pins()), (1, 0, 1));

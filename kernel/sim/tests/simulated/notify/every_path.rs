@@ -1,6 +1,6 @@
 //! Every path that weakens an entry tells the listeners before, and flushes before they may look again (R12, R13).
 use ferry_mm::notify::InvalidationReason;
-use ferry_mm::space::{Access, Leave, Protection, Space};
+use ferry_mm::space::{Access, Leave, Protection, Space, Term};
 use ferry_sim::{Sim, World};
 
 use super::watching::*;
@@ -114,7 +114,7 @@ fn a_store_to_the_zero_page() {
 fn a_pin_that_copies() {
     let (world, space, _child) = shared();
     expect_told(world, space, 2, InvalidationReason::CopyOnWrite, || {
-        drop(space.pin(at(2, 0), Access::Read).unwrap());
+        drop(space.pin(at(2, 0), Access::Read, Term::Short).unwrap());
     });
     world.assert_all_free();
 }

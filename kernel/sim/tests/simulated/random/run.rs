@@ -6,7 +6,7 @@ use ferry_mm::inject::Step;
 use ferry_mm::machine::CpuId;
 use ferry_mm::migrate::{Held, Invalid, MigrateError, Report};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_mm::space::{Access, FaultError, MapError, Pin, Protection, Space};
+use ferry_mm::space::{Access, FaultError, MapError, Pin, Protection, Space, Term};
 use ferry_sim::{AccessError, Expected, Sim, World, audit_with};
 
 use super::model::{Model, disturb, drain_all, own};
@@ -297,7 +297,7 @@ impl<'w> Run<'w> {
     fn pin(&mut self, cpu: usize, space: usize, page: usize, write: bool) {
         let Some(handle) = self.spaces[space] else { return };
         let access = if write { Access::Write } else { Access::Read };
-        let (pinned, struck) = self.on(cpu, || handle.pin(at(page as u64, 0), access));
+        let (pinned, struck) = self.on(cpu, || handle.pin(at(page as u64, 0), access, Term::Long));
         match pinned {
             Err(error) => {
                 self.check_fault(space, page, write, error, struck);
