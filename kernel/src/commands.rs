@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 use crate::demo;
 use crate::fw_cfg::{FwCfg, FwCfgError};
-use crate::println;
+use crate::{println, scenarios, trace};
 use core::fmt;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::fw_cfg::{OPTIONS, OPTIONS_MAX_BYTES};
@@ -53,8 +53,13 @@ fn read(buffer: &mut [u8]) -> Result<Options<'_>, OptionsError<'_>> {
 }
 
 fn execute(options: &Options) -> ExitCode {
+    if let Err(error) = trace::begin(options.trace) {
+        println!("error: {error}");
+        return ExitCode::BadOptions;
+    }
     match options.command {
         Command::Demo => demo::run(options.inject),
+        Command::Scenario(scenario) => scenarios::run(scenario),
         #[cfg(feature = "tests")]
         Command::Test(selection) => crate::harness::run(selection),
         #[cfg(feature = "tests")]

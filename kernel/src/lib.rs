@@ -34,6 +34,8 @@ pub mod memory;
 pub mod pci;
 pub mod ram;
 pub mod report;
+pub mod scenarios;
+pub mod trace;
 
 use arch::exit::exit;
 use arch::layout;

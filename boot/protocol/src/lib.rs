@@ -1,12 +1,13 @@
 //! What the kernel and the host tool say to each other, in one place.
 //!
-//! Three channels cross the border of the guest, and each has its module:
+//! Four channels cross the border of the guest, and each has its module:
 //!
 //! ```text
 //!   host tool `ferry`                        guest
 //!   ─────────────────                        ─────
 //!   options, input file  ── fw_cfg ───────▶  [`options`], [`fw_cfg`]
 //!   checks, test results ◀─ second serial ▶  [`link`]
+//!   what happens within  ◀─ third serial ──  [`trace`]
 //!   how the run ended    ◀─ debug-exit ────  [`exit`]
 //! ```
 //!
@@ -20,3 +21,4 @@ pub mod fw_cfg;
 pub mod link;
 pub mod options;
 pub mod symbol;
+pub mod trace;

@@ -15,6 +15,8 @@ pub enum Command<'a> {
     Test(Selection<'a>),
     /// Send the names of all in-kernel tests.
     ListTests,
+    /// Run a scenario.
+    Scenario(Scenario),
 }
 
 /// Which in-kernel tests shall run: exact names separated by commas, or `*` for every test.
@@ -86,6 +88,73 @@ impl fmt::Display for Inject {
     }
 }
 
+/// What becomes of the event stream (see [`crate::trace`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Trace {
+    /// There is none.
+    #[default]
+    Off,
+    /// The newest records are kept and sent at the end of the run; those that were lost are counted.
+    Ring,
+    /// Every record is sent when it happens; the kernel waits for the port.
+    Full,
+}
+
+impl Trace {
+    /// Every value, with the name it has in options.
+    pub const NAMES: &'static [(&'static str, Trace)] =
+        &[("off", Self::Off), ("ring", Self::Ring), ("full", Self::Full)];
+
+    /// The value of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, trace)| *trace)
+    }
+
+    /// The name it has in options.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, trace)| *trace == self).map_or("?", |(name, _)| name)
+    }
+}
+
+/// A small program of the kernel that shows one thing, for the report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scenario {
+    /// Pages go to the device and come home.
+    ThereAndBack,
+    /// Two spaces share pages until one stores.
+    CopyOnWrite,
+    /// A pinned page stays.
+    PinnedPage,
+    /// One page goes back and forth.
+    PingPong,
+    /// A device is emptied.
+    Eviction,
+    /// A flush is left out.
+    MissingFlush,
+}
+
+impl Scenario {
+    /// Every scenario, with the name it has in options.
+    pub const NAMES: &'static [(&'static str, Scenario)] = &[
+        ("there-and-back", Self::ThereAndBack),
+        ("copy-on-write", Self::CopyOnWrite),
+        ("pinned-page", Self::PinnedPage),
+        ("ping-pong", Self::PingPong),
+        ("eviction", Self::Eviction),
+        ("missing-flush", Self::MissingFlush),
+    ];
+
+    /// The scenario of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, scenario)| *scenario)
+    }
+
+    /// The name it has in options.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, scenario)| *scenario == self).map_or("?", |(name, _)| name)
+    }
+}
+
 /// Everything that the kernel can be told at its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options<'a> {
@@ -93,6 +162,8 @@ pub struct Options<'a> {
     pub command: Command<'a>,
     /// The step that shall fail, if one shall.
     pub inject: Option<Inject>,
+    /// What becomes of the event stream.
+    pub trace: Trace,
 }
 
 /// A line of the options text that is not understood.
@@ -111,6 +182,10 @@ impl<'a> Options<'a> {
                 Some(("command", "demo")) => options.command = Command::Demo,
                 Some(("command", "list-tests")) => options.command = Command::ListTests,
                 Some(("test", name)) => options.command = Command::Test(Selection(name)),
+                Some(("scenario", name)) => {
+                    options.command = Command::Scenario(Scenario::parse(name).ok_or(BadLine(line))?);
+                }
+                Some(("trace", name)) => options.trace = Trace::parse(name).ok_or(BadLine(line))?,
                 Some(("inject", inject)) => options.inject = Some(Inject::parse(inject).ok_or(BadLine(line))?),
                 _ => return Err(BadLine(line)),
             }
@@ -125,9 +200,13 @@ impl fmt::Display for Options<'_> {
             Command::Demo => writeln!(f, "command=demo")?,
             Command::ListTests => writeln!(f, "command=list-tests")?,
             Command::Test(selection) => writeln!(f, "test={}", selection.0)?,
+            Command::Scenario(scenario) => writeln!(f, "scenario={}", scenario.name())?,
         }
         if let Some(inject) = self.inject {
             writeln!(f, "inject={inject}")?;
+        }
+        if self.trace != Trace::Off {
+            writeln!(f, "trace={}", self.trace.name())?;
         }
         Ok(())
     }
@@ -142,10 +221,18 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let some = Command::Test(Selection("frame::buddy::splits,frame::buddy::merges"));
-        for command in [Command::Demo, Command::ListTests, Command::Test(Selection::ALL), some] {
+        for command in [
+            Command::Demo,
+            Command::ListTests,
+            Command::Test(Selection::ALL),
+            Command::Scenario(Scenario::PingPong),
+            some,
+        ] {
             for inject in [None, Some(Inject { step: InjectStep::DeviceAlloc, count: 7 })] {
-                let options = Options { command, inject };
-                assert_eq!(Options::parse(&options.to_string()), Ok(options));
+                for (_, trace) in Trace::NAMES {
+                    let options = Options { command, inject, trace: *trace };
+                    assert_eq!(Options::parse(&options.to_string()), Ok(options));
+                }
             }
         }
     }
@@ -161,7 +248,9 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_understood_is_named() {
-        for bad in ["speed=fast", "command=dance", "inject=copy", "inject=copy:0", "inject=copy:x", "inject=tea:1"] {
+        for bad in
+            ["speed=fast", "command=dance", "inject=copy", "inject=copy:0", "inject=copy:x", "inject=tea:1", "trace=on"]
+        {
             let text = std::format!("command=demo\n{bad}\n");
             assert_eq!(Options::parse(&text), Err(BadLine(bad)));
         }

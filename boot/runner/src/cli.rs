@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use ferry_protocol::options::{Inject, InjectStep};
+use ferry_protocol::options::{Inject, InjectStep, Trace};
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Refusal, STATUS_REFUSED};
@@ -69,6 +69,12 @@ struct DemoArguments {
     /// Let the N-th step of a kind fail: alloc:N, device-alloc:N or copy:N
     #[arg(long, value_name = "KIND:N", value_parser = parse_inject)]
     inject: Option<Inject>,
+    /// Record every event: off, ring (the newest are kept) or full (none is lost)
+    #[arg(long, value_name = "MODE", default_value = "off", value_parser = parse_trace)]
+    trace: Trace,
+    /// Write the events as a Chrome trace, for Perfetto; without --trace that means full
+    #[arg(long, value_name = "FILE")]
+    trace_out: Option<PathBuf>,
     /// Show QEMU's command line
     #[arg(long)]
     verbose: bool,
@@ -122,19 +128,34 @@ impl TryFrom<MachineArguments> for MachineOptions {
 
     fn try_from(arguments: MachineArguments) -> Result<Self, MachineError> {
         let MachineArguments { cpus, memory, vram, device, swap, swap_fault, accel } = arguments;
-        Ok(Self { cpus, memory, vram, devices: device::devices(&device)?, swap, swap_fault, accelerator: accel })
+        Ok(Self {
+            cpus,
+            memory,
+            vram,
+            devices: device::devices(&device)?,
+            swap,
+            swap_fault,
+            accelerator: accel,
+            trace: false,
+        })
     }
 }
 
 impl DemoArguments {
     fn into_options(self, kernel: Option<PathBuf>) -> Result<demo::Options, Refusal> {
+        let trace = match (self.trace, &self.trace_out) {
+            (Trace::Off, Some(_)) => Trace::Full,
+            (trace, _) => trace,
+        };
         Ok(demo::Options {
             kernel,
             input: self.input,
-            machine: self.machine.try_into()?,
+            machine: MachineOptions { trace: trace != Trace::Off, ..self.machine.try_into()? },
             json: self.json,
             timeout: seconds(self.timeout),
             inject: self.inject,
+            trace,
+            trace_out: self.trace_out,
             verbose: self.verbose,
         })
     }
@@ -146,6 +167,13 @@ fn parse_cpus() -> clap::builder::RangedI64ValueParser<u32> {
 
 fn seconds(count: NonZeroU32) -> Duration {
     Duration::from_secs(count.get().into())
+}
+
+fn parse_trace(text: &str) -> Result<Trace, String> {
+    Trace::parse(text).ok_or_else(|| {
+        let names: Vec<_> = Trace::NAMES.iter().map(|(name, _)| *name).collect();
+        format!("the trace is one of {}", names.join(", "))
+    })
 }
 
 fn parse_inject(text: &str) -> Result<Inject, String> {

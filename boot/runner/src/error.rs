@@ -45,6 +45,14 @@ pub enum Refusal {
         /// Why it cannot.
         source: io::Error,
     },
+    /// A file that was asked for cannot be written.
+    #[error("cannot write {}: {source}; name a file in a directory that exists and can be written", path.display())]
+    Output {
+        /// Where it should go.
+        path: PathBuf,
+        /// Why it cannot.
+        source: io::Error,
+    },
     /// A program that is needed cannot be run.
     #[error("cannot run {program}: {source}; `./run.sh doctor` says what is missing")]
     Program {

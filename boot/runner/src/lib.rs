@@ -37,3 +37,4 @@ pub mod swap;
 pub mod symbols;
 pub mod sys;
 pub mod test_command;
+pub mod trace;

@@ -55,6 +55,8 @@ pub struct MachineOptions {
     pub swap_fault: Option<SwapFault>,
     /// How instructions are executed.
     pub accelerator: Accelerator,
+    /// Whether it has a third serial port, for the event stream.
+    pub trace: bool,
 }
 
 impl Default for MachineOptions {
@@ -67,6 +69,7 @@ impl Default for MachineOptions {
             swap: SwapSize::Auto,
             swap_fault: None,
             accelerator: Accelerator::Tcg,
+            trace: false,
         }
     }
 }

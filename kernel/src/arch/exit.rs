@@ -9,6 +9,7 @@ use x86_64::instructions::{hlt, interrupts, port::Port};
 /// Without QEMU's `isa-debug-exit` device it says so and halts.
 pub fn exit(code: ExitCode) -> ! {
     interrupts::disable();
+    crate::trace::end();
     Emergency.drain();
     // SAFETY: the port belongs to `isa-debug-exit` or to nobody.
     unsafe { Port::new(PORT).write(code as u32) };

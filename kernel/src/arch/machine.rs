@@ -9,8 +9,9 @@
 use super::cpus::{self, shootdown};
 use super::layout::DIRECT_MAP;
 use super::per_cpu::PerCpu;
+use crate::trace;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ferry_device::bar::Bar;
 use ferry_device::geometry::{FRAME_BYTES, FrameIndex};
 use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, DeviceId};
@@ -20,6 +21,7 @@ use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::page_table::entry::RawEntry;
 use ferry_mm::page_table::flush::FlushRequest;
 use ferry_mm::page_table::slot::EntrySlot;
+use ferry_mm::trace::Event;
 use spin::Once;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
@@ -29,6 +31,17 @@ pub struct Hardware;
 
 static HELD_LOCKS: [HeldLocks; MAX_CPUS] = [const { HeldLocks::new() }; MAX_CPUS];
 static BARS: [Once<Bar>; MAX_DEVICES] = [const { Once::new() }; MAX_DEVICES];
+
+/// Flushes are left out while this is set.
+static LOSES_FLUSHES: AtomicBool = AtomicBool::new(false);
+
+/// Runs `body` on a machine that loses flushes: what was cached stays in use. To show what a missing flush does.
+pub fn losing_flushes<R>(body: impl FnOnce() -> R) -> R {
+    LOSES_FLUSHES.store(true, Ordering::Relaxed);
+    let result = body();
+    LOSES_FLUSHES.store(false, Ordering::Relaxed);
+    result
+}
 
 /// Makes the frames of `device` reachable, through `bar`. The first call for a device counts.
 ///
@@ -114,6 +127,7 @@ impl Machine for Hardware {
 
     #[inline]
     fn copy(&self, source: AnyFrame, target: AnyFrame) {
+        trace::tell(|| trace::copied(source, target));
         match (source, target) {
             (AnyFrame::System(source), AnyFrame::System(target)) => copy_ram(source, target),
             (AnyFrame::System(source), AnyFrame::Device(target)) => {
@@ -141,6 +155,10 @@ impl Machine for Hardware {
 
     #[inline]
     fn flush(&self, request: FlushRequest) {
+        if LOSES_FLUSHES.load(Ordering::Relaxed) {
+            trace::tell(|| trace::Told::FlushLost);
+            return;
+        }
         shootdown::flush(request);
     }
 
@@ -163,6 +181,15 @@ impl Machine for Hardware {
     #[inline]
     fn held_locks(&self) -> &HeldLocks {
         &HELD_LOCKS[self.cpu().number()]
+    }
+
+    #[inline(always)]
+    fn is_traced(&self) -> bool {
+        trace::is_on()
+    }
+
+    fn trace(&self, event: &Event) {
+        trace::tell_of_memory(event);
     }
 }
 

@@ -10,6 +10,9 @@ const CONSOLE_PORT: u16 = 0x3f8;
 /// I/O port of the second serial port, the link to the host.
 const LINK_PORT: u16 = 0x2f8;
 
+/// I/O port of the third serial port, the event stream.
+const TRACE_PORT: u16 = 0x3e8;
+
 /// The driver for the console's port.
 pub const fn console_uart() -> Uart16550<PioBackend> {
     uart(CONSOLE_PORT)
@@ -18,6 +21,11 @@ pub const fn console_uart() -> Uart16550<PioBackend> {
 /// The driver for the link's port.
 pub const fn link_uart() -> Uart16550<PioBackend> {
     uart(LINK_PORT)
+}
+
+/// The driver for the event stream's port.
+pub const fn trace_uart() -> Uart16550<PioBackend> {
+    uart(TRACE_PORT)
 }
 
 const fn uart(port: u16) -> Uart16550<PioBackend> {
@@ -47,6 +55,7 @@ impl Emergency {
     pub fn drain(&mut self) {
         wait_for(CONSOLE_PORT, TRANSMITTER_EMPTY);
         wait_for(LINK_PORT, TRANSMITTER_EMPTY);
+        wait_for(TRACE_PORT, TRANSMITTER_EMPTY);
     }
 }
 

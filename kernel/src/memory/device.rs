@@ -8,6 +8,7 @@ use crate::arch::machine;
 use crate::clock::Deadline;
 use crate::pci::{self, PciError};
 use crate::ram::PhysRange;
+use crate::trace::{self, Told};
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -172,5 +173,7 @@ pub fn invert(id: DeviceId, frames: impl IntoIterator<Item = DeviceFrame>) -> Re
     let mut device = DEVICES[usize::from(id.number())].lock();
     let device = device.as_mut().expect("only an attached device is asked to work");
     let indices = frames.into_iter().map(|frame| FrameIndex(u64::from(frame.index())));
-    device.invert(indices, &mut Patience::new())
+    let done = device.invert(indices, &mut Patience::new())?;
+    trace::tell(|| Told::DeviceWorked { device: id.number(), frames: done });
+    Ok(done)
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 use crate::arch::frame::ExceptionFrame;
 use crate::arch::layout;
+use crate::trace::{self, Told};
 use core::fmt;
 use ferry_mm::space::{Access, FaultError};
 use x86_64::VirtAddr;
@@ -42,7 +43,8 @@ impl core::error::Error for Failure {}
 /// # Errors
 /// See [`Failure`]; the access cannot succeed.
 #[inline]
-pub fn page_fault(address: VirtAddr, code: PageFaultErrorCode, _frame: &ExceptionFrame) -> Result<(), Failure> {
+pub fn page_fault(address: VirtAddr, code: PageFaultErrorCode, frame: &ExceptionFrame) -> Result<(), Failure> {
+    trace::tell(|| Told::FaultRaised { address: address.as_u64(), instruction: frame.rip, code: code.bits() });
     if !layout::AREAS.contains(address) {
         return Err(Failure::OutsideAreas);
     }

@@ -12,6 +12,7 @@ use crate::guest::walk::WalkError;
 use crate::input::Hash;
 use crate::qemu::End;
 use crate::size::grouped;
+use crate::trace::TraceError;
 
 /// Where contents were read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,6 +179,9 @@ pub enum Mismatch {
 /// Why a run that started did not end verified.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// The event stream does not hold.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// The machine ended before the demo was over, or other than with success.
     #[error("{0}")]
     Ended(End),

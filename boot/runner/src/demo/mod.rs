@@ -18,7 +18,7 @@ pub mod view;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ferry_protocol::options::{self, Command, Inject};
+use ferry_protocol::options::{self, Command, Inject, Trace};
 
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::error::{Error, Refusal};
@@ -27,6 +27,7 @@ use crate::machine::MachineOptions;
 use crate::qemu::{Boot, Qemu, StartError};
 use crate::run_dir;
 use crate::screen::Screen;
+use crate::trace;
 use summary::Summary;
 
 /// What the demo shall do.
@@ -42,6 +43,10 @@ pub struct Options {
     pub json: Option<PathBuf>,
     /// When to give up.
     pub timeout: Duration,
+    /// What becomes of the event stream.
+    pub trace: Trace,
+    /// Where to write it as a Chrome trace.
+    pub trace_out: Option<PathBuf>,
     /// The step that shall fail.
     pub inject: Option<Inject>,
     /// Whether to show QEMU's command line.
@@ -53,6 +58,18 @@ pub struct Options {
 /// # Errors
 /// Refused where it cannot start, failed where anything does not hold; in the second case the JSON is written too.
 pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
+    let mut trace = record(options, screen)?;
+    if options.trace != Trace::Off {
+        trace::conclude(&mut trace, options.trace_out.as_deref(), screen)?;
+    }
+    Ok(())
+}
+
+/// The same; returns the bytes of the event stream.
+///
+/// # Errors
+/// As above.
+pub fn record(options: &Options, screen: &mut Screen) -> Result<Vec<u8>, Error> {
     options.machine.check().map_err(Refusal::from)?;
     // Refused before anything is built; read only once the kernel is there.
     let bytes = options.input.as_ref().map_or(Ok(0), |path| Input::size(path)).map_err(Refusal::from)?;
@@ -66,7 +83,7 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
         write_json(path, "").map_err(Error::from)?;
     }
 
-    let text = options::Options { command: Command::Demo, inject: options.inject }.to_string();
+    let text = options::Options { command: Command::Demo, inject: options.inject, trace: options.trace }.to_string();
     let boot = Boot {
         machine: &machine,
         loader: &loader,
@@ -78,7 +95,7 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     report::introduction(screen, &machine, &qemu, &input);
     screen.restart_clock();
     let mut summary = Summary::new(&input, &machine, options.inject.is_some());
-    let result = run::run(&boot, &input, options.timeout, &mut summary, screen);
+    let result = run::run(&boot, &input, options.timeout, options.trace, &mut summary, screen);
     screen.clear_progress();
     summary.wall = screen.elapsed();
     summary.error = result.as_ref().err().map(ToString::to_string);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ferry_device_model::Model;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::link::{self, Checkpoint, FromHost, FromKernel, VERSION};
+use ferry_protocol::options::Trace;
 
 use super::failure::Failure;
 use super::report;
@@ -17,8 +18,13 @@ use crate::input::Input;
 use crate::machine::MachineOptions;
 use crate::qemu::{Boot, End, Event, Machine};
 use crate::screen::Screen;
+use crate::size::grouped;
+use crate::trace::TraceError;
+use crate::trace::compare::compare;
+use crate::trace::replay::Replay;
+use crate::trace::stream::Stream;
 
-/// Boots, accompanies the demo to its end and judges it. `summary` holds what is known, however it ends.
+/// Boots, accompanies the demo to its end and judges it; returns the bytes of the event stream. `summary` holds what is known, however it ends.
 ///
 /// # Errors
 /// Refused where the machine does not start, failed where anything does not hold.
@@ -26,9 +32,10 @@ pub fn run(
     boot: &Boot,
     input: &Input,
     timeout: Duration,
+    trace: Trace,
     summary: &mut Summary,
     screen: &mut Screen,
-) -> Result<(), Error> {
+) -> Result<Vec<u8>, Error> {
     let mut machine = Machine::start(boot).map_err(Refusal::from)?;
     screen.event("QEMU started");
     let mut talk = Talk {
@@ -40,11 +47,13 @@ pub fn run(
         heard: false,
         greeted: false,
         done: false,
+        trace,
     };
     let result = talk.converse(&mut machine, timeout);
     summary.transformed(machine.devices().iter().map(Model::frames_transformed));
     result?;
-    summary.check().map_err(Error::from)
+    summary.check()?;
+    Ok(machine.trace().map_err(TraceError::from).map_err(Failure::from)?)
 }
 
 /// Where the conversation is.
@@ -59,6 +68,7 @@ struct Talk<'a> {
     heard: bool,
     greeted: bool,
     done: bool,
+    trace: Trace,
 }
 
 impl Talk<'_> {
@@ -101,12 +111,28 @@ impl Talk<'_> {
             true => self.verifier.look(&outside, checkpoint),
             false => return Err(Failure::Unexpected("a checkpoint before its greeting".to_owned())),
         };
-        let answer = if result.is_ok() { FromHost::Continue } else { FromHost::Stop };
+        let told = self.compare_trace(machine, checkpoint);
+        let answer = if result.is_ok() && told.is_ok() { FromHost::Continue } else { FromHost::Stop };
         // A link that is closed shows as the machine's end, which is reported with its reason.
         let _ = machine.answer(answer);
         let seen = result.map_err(|mismatch| Failure::Mismatch { stage, round, mismatch })?;
+        told?;
         self.summary.saw(checkpoint, &seen);
         report::checkpoint(self.screen, checkpoint, &seen, &self.verifier);
+        Ok(())
+    }
+
+    /// Where every event was sent so far: replays them, and holds the result against the guest's memory.
+    fn compare_trace(&self, machine: &Machine, checkpoint: &Checkpoint) -> Result<(), TraceError> {
+        if self.trace != Trace::Full {
+            return Ok(());
+        }
+        let mut bytes = machine.trace()?;
+        let stream = Stream::decode(&mut bytes)?;
+        let replay = Replay::of(&stream, stream.records.len())?;
+        let compared = compare(&replay, machine.ram(), checkpoint.root)?;
+        let (events, entries) = (grouped(stream.records.len() as u64), grouped(compared.entries));
+        self.screen.event(format_args!("host: {events} events replayed: {entries} entries as in guest RAM"));
         Ok(())
     }
 

@@ -32,8 +32,13 @@ impl Level {
     }
 
     /// Bytes that one entry of this level spans, as a power of two.
-    fn shift(self) -> u32 {
+    pub fn shift(self) -> u32 {
         OFFSET_BITS + INDEX_BITS * (u32::from(self.0) - 1)
+    }
+
+    /// The level's number.
+    pub fn number(self) -> u8 {
+        self.0
     }
 
     fn may_be_leaf(self) -> bool {

@@ -91,7 +91,7 @@ impl Suite {
     /// # Errors
     /// Where the kernel does not boot or does not list them.
     pub fn list(&self) -> Result<Vec<String>, Error> {
-        let mut machine = self.boot(&Options { command: Command::ListTests, inject: None })?;
+        let mut machine = self.boot(&Options { command: Command::ListTests, ..Options::default() })?;
         let deadline = machine.started() + self.timeout;
         let (mut names, mut heard) = (Vec::new(), false);
         loop {

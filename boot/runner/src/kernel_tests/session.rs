@@ -79,7 +79,7 @@ impl Session {
 
     fn boot(&self) -> Result<Running, String> {
         let (names, count) = batch(&self.left);
-        let options = Options { command: Command::Test(Selection(&names)), inject: None };
+        let options = Options { command: Command::Test(Selection(&names)), ..Options::default() };
         let machine = self.suite.boot(&options).map_err(|refusal| refusal.to_string())?;
         Ok(Running { machine, left: count, failed: false, lines: VecDeque::new() })
     }
@@ -171,7 +171,7 @@ mod tests {
         let mut seen = Vec::new();
         while !left.is_empty() {
             let (text, count) = batch(&left);
-            let options = Options { command: Command::Test(Selection(&text)), inject: None };
+            let options = Options { command: Command::Test(Selection(&text)), ..Options::default() };
             assert!(options.to_string().len() <= OPTIONS_MAX_BYTES);
             assert_eq!(Selection(&text).names().count(), count);
             seen.extend(left.drain(..count));

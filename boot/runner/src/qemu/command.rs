@@ -4,6 +4,7 @@
 //!  standard input ◀──▶ COM2, the link     (one end of a socket pair, descriptor 0)
 //!  standard output ◀── COM1, the console
 //!  standard error ◀─── QEMU's own messages
+//!  a file ◀─────────── COM3, the event stream, where there is one
 //! ```
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Files<'a> {
     pub vram: &'a [(PathBuf, u64)],
     /// The swap disk's image, where there is one.
     pub swap: Option<&'a Path>,
+    /// Where the event stream goes, if the machine has one.
+    pub trace: Option<&'a Path>,
     /// The options text.
     pub options: &'a Path,
     /// The input, if there is one.
@@ -78,6 +81,11 @@ pub fn arguments(machine: &MachineOptions, files: &Files) -> Vec<OsString> {
     line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot").pair("-display", "none");
     line.pair("-chardev", "file,id=console,path=/dev/stdout").pair("-serial", "chardev:console");
     line.pair("-chardev", "socket,id=link,fd=0").pair("-serial", "chardev:link");
+    if let Some(trace) = files.trace {
+        let mut text = OsString::from("file,id=trace,path=");
+        text.push(escaped(trace));
+        line.pair("-chardev", text).pair("-serial", "chardev:trace");
+    }
     line.pair("-device", format!("isa-debug-exit,iobase={:#x},iosize={DEBUG_EXIT_BYTES:#x}", exit::PORT));
     devices(&mut line, &machine.devices, files.vram);
     if let Some(image) = files.swap {
@@ -212,6 +220,7 @@ mod tests {
             memory: Path::new("ram"),
             vram: &vram,
             swap: swap.map(Path::new),
+            trace: None,
             options: Path::new("options"),
             input: input.map(Path::new),
         };

@@ -12,7 +12,8 @@
 //! 1. QEMU ends no later than this value is dropped, and no later than the thread that started it.
 //! 2. `next` reports the end only after every line and record has been taken.
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -124,6 +125,7 @@ pub struct Machine {
     ram: GuestRam,
     devices: Vec<Model>,
     swap: Option<SwapImage>,
+    trace: Option<File>,
     run_dir: RunDir,
 }
 
@@ -153,12 +155,19 @@ impl Machine {
             Size(0) => None,
             Size(bytes) => Some(make_swap(&image, bytes).map_err(set_up("swap disk"))?),
         };
+        let stream = run_dir.file("trace");
+        // Opened now, because the file loses its name as soon as the machine runs.
+        let trace = match boot.machine.trace {
+            true => Some(File::create_new(&stream).and_then(|_| File::open(&stream)).map_err(set_up("trace"))?),
+            false => None,
+        };
         let files = Files {
             loader: boot.loader,
             kernel: boot.kernel,
             memory: &memory,
             vram: &vram,
             swap: swap.as_ref().map(|_| image.as_path()),
+            trace: trace.as_ref().map(|_| stream.as_path()),
             options: &options,
             input: boot.input,
         };
@@ -187,7 +196,7 @@ impl Machine {
         };
         let symbols = Symbols::of(boot.kernel);
         let lines = VecDeque::new();
-        Ok(Self { child, link: ours, events, messages, symbols, lines, started, ram, devices, swap, run_dir })
+        Ok(Self { child, link: ours, events, messages, symbols, lines, started, ram, devices, swap, trace, run_dir })
     }
 
     /// The next thing the machine says, or [`Event::TimedOut`] where that is not before `deadline`.
@@ -251,6 +260,20 @@ impl Machine {
     /// The swap disk's image, if the machine has one; also after the machine's end.
     pub fn swap(&self) -> Option<&SwapImage> {
         self.swap.as_ref()
+    }
+
+    /// The event stream so far, from its beginning; nothing where the machine has none.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn trace(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if let Some(file) = &self.trace {
+            let mut reader = file;
+            reader.rewind()?;
+            reader.read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
     }
 
     fn keep(&mut self, line: &str) -> String {
