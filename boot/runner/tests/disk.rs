@@ -86,7 +86,7 @@ fn pattern(slot: u64) -> Vec<u8> {
 fn the_image_holds_what_the_kernel_wrote_and_nothing_else() {
     let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::TestKernel]).unwrap();
     let name = full_name("every_other_slot_is_written");
-    let options = Options { command: Command::Test(Selection(&name)), inject: None }.to_string();
+    let options = Options { command: Command::Test(Selection(&name)), ..Options::default() }.to_string();
     let machine = machine(SLOTS, None);
     let boot =
         Boot { machine: &machine, loader: &loader, kernel: &kernel, options: &options, input: None, verbose: false };

@@ -2,7 +2,7 @@
 use super::error::ScenarioError;
 use super::{enter_fresh, expect, migrate, step, store, tear_down};
 use ferry_mm::frame::DeviceId;
-use ferry_mm::space::Access;
+use ferry_mm::space::{Access, Term};
 
 const PAGES: u64 = 6;
 const PINNED: u64 = 2;
@@ -14,7 +14,7 @@ pub(super) fn run(device: DeviceId) -> Result<(), ScenarioError> {
         store(range, page, 0x20 + page as u8);
     }
     step(1);
-    let pin = space.pin(range.page(PINNED).start_address(), Access::Write).map_err(ScenarioError::Pin)?;
+    let pin = space.pin(range.page(PINNED).start_address(), Access::Write, Term::Long).map_err(ScenarioError::Pin)?;
     step(2);
     migrate(space, range, device, PAGES - 1)?;
     step(3);
