@@ -18,6 +18,8 @@ static HEAP: Locked = Locked(Mutex::new(Heap::empty()));
 // asked, and an exhausted heap is a null pointer.
 unsafe impl GlobalAlloc for Locked {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        #[cfg(feature = "tests")]
+        crate::arch::machine::assert_may_allocate();
         self.0.lock().allocate_first_fit(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 

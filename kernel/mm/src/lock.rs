@@ -93,6 +93,17 @@ impl HeldLocks {
         }
     }
 
+    /// Asserts, with the feature `lock-order`, that no page table is locked: whoever allocates may have to make room first, which
+    /// needs page tables itself (R11 in docs/rules.md).
+    #[inline]
+    pub fn assert_may_allocate(&self) {
+        #[cfg(feature = "lock-order")]
+        {
+            let tables = self.ranks[Level::PageTable.rank() as usize].load(Ordering::Relaxed);
+            assert!(tables == 0, "lock order: an allocation while a page table is locked");
+        }
+    }
+
     #[inline]
     fn acquire(&self, level: Level) {
         #[cfg(feature = "lock-order")]

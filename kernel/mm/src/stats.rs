@@ -27,11 +27,13 @@ pub enum Reason {
     Empty,
     /// The contents of the page are lost.
     Poisoned,
+    /// The page has no frame, and one on the device would exceed the limit of its space.
+    OverLimit,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DeviceFull,
         Self::DeviceLost,
         Self::CopyFailed,
@@ -43,6 +45,7 @@ impl Reason {
         Self::ForeignDevice,
         Self::Empty,
         Self::Poisoned,
+        Self::OverLimit,
     ];
 
     /// The reason's name in reports.
@@ -59,6 +62,7 @@ impl Reason {
             Self::ForeignDevice => "foreign-device",
             Self::Empty => "empty",
             Self::Poisoned => "poisoned",
+            Self::OverLimit => "over-limit",
         }
     }
 }

@@ -41,6 +41,8 @@ struct DeviceWords {
 pub(crate) struct DeviceShape {
     pub(crate) frames: usize,
     pub(crate) coherent: bool,
+    /// Whether the memory manager knows it.
+    pub(crate) registered: bool,
 }
 
 /// Distance between the BARs of two devices; the first stands this far above physical address 0.

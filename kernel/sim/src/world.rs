@@ -34,13 +34,19 @@ impl Builder {
 
     /// One more device, of `frames` frames that only copies reach; the first is device 0.
     pub fn device(mut self, frames: usize) -> Self {
-        self.devices.push(DeviceShape { frames, coherent: false });
+        self.devices.push(DeviceShape { frames, coherent: false, registered: true });
         self
     }
 
     /// One more device, of `frames` frames that CPUs reach behind its BAR, too ([`Sim::coherent_frame`]).
     pub fn coherent_device(mut self, frames: usize) -> Self {
-        self.devices.push(DeviceShape { frames, coherent: true });
+        self.devices.push(DeviceShape { frames, coherent: true, registered: true });
+        self
+    }
+
+    /// One more device, with `frames` frames of registers that CPUs reach and the memory manager knows nothing of.
+    pub fn registers(mut self, frames: usize) -> Self {
+        self.devices.push(DeviceShape { frames, coherent: true, registered: false });
         self
     }
 
@@ -72,6 +78,9 @@ impl Builder {
         sim.boot(kernel_root);
         let manager = MemoryManager::new(sim, memory, kernel_root).expect("a frame for the zero page");
         for (number, (shape, descriptors)) in self.devices.iter().zip(shared).enumerate() {
+            if !shape.registered {
+                continue;
+            }
             let id = u8::try_from(number).ok().and_then(DeviceId::new).expect("a device number");
             let device = if shape.coherent {
                 let first = manager.machine().coherent_frame(DeviceFrame::new(id, 0));

@@ -198,6 +198,12 @@ pub fn held_locks() -> u32 {
     HELD_LOCKS.iter().map(HeldLocks::count).sum()
 }
 
+/// Asserts that this CPU holds no page table (with the feature `lock-order`).
+#[cfg(feature = "tests")]
+pub fn assert_may_allocate() {
+    Hardware.held_locks().assert_may_allocate();
+}
+
 /// The level-4 table that this CPU uses.
 pub fn current_root() -> PhysFrame {
     Cr3::read().0

@@ -5,7 +5,7 @@
 //!  ┌──────────┬────────────┬──────────┬─────────┬────────────────┬──────────────┐
 //!  │ state    │ references │ mappings │ pins    │ reverse map    │ list link    │
 //!  └──────────┴────────────┴──────────┴─────────┴────────────────┴──────────────┘
-//!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), LOCKED (31)
+//!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), UNWANTED (30), LOCKED (31)
 //! ```
 //!
 //! Every field is atomic; which lock protects a change of which field:
@@ -14,6 +14,8 @@
 //!    removes one owned it; a migration, which moves all of them, holds the frame's own lock and every entry.
 //! 3. The LOCKED bit is the frame's own lock. A migration tries it and gives the page up where it is taken;
 //!    nobody waits for it while holding anything. On a table frame the same bit is the lock of the page table.
+//! 4. The UNWANTED bit says that a page's contents need not be kept unless an entry is dirty. Set under the lock of the table
+//!    of its only entry; gone with the last mapping.
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::space::{MAX_SPACES, SpaceId};
@@ -37,6 +39,8 @@ pub enum FrameKind {
     Anonymous = 5,
     /// The zero page.
     Zero = 6,
+    /// Holds a page of a shared area: never moved, never copied on write, so nobody locks it.
+    Shared = 7,
 }
 
 impl FrameKind {
@@ -48,6 +52,7 @@ impl FrameKind {
             4 => Self::Table,
             5 => Self::Anonymous,
             6 => Self::Zero,
+            7 => Self::Shared,
             _ => Self::Reserved,
         }
     }
@@ -56,6 +61,7 @@ impl FrameKind {
 const KIND_MASK: u32 = 0xff;
 const ORDER_SHIFT: u32 = 8;
 const ORDER_MASK: u32 = 0xff << ORDER_SHIFT;
+const UNWANTED: u32 = 1 << 30;
 const LOCKED: u32 = 1 << 31;
 
 /// Which page a frame holds, by the page number that it had where it was first mapped.
@@ -183,8 +189,25 @@ impl Descriptor {
     /// cannot be locked while it is on its way to the free list.
     #[inline]
     pub(crate) fn try_lock_page(&self) -> bool {
-        let page = FrameKind::Anonymous as u32;
+        let page = FrameKind::Anonymous as u32 | self.state.load(Ordering::Relaxed) & UNWANTED;
         self.state.compare_exchange(page, page | LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether the page's contents need not be kept: its owner said so ([`crate::space::Space::free_lazily`]), and has not
+    /// changed its mind unless an entry that maps the page is dirty.
+    #[inline]
+    pub fn is_unwanted(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & UNWANTED != 0
+    }
+
+    /// Notes that the page's contents need not be kept.
+    pub(crate) fn set_unwanted(&self) {
+        self.state.fetch_or(UNWANTED, Ordering::Relaxed);
+    }
+
+    /// Notes that the page's contents are wanted again.
+    pub(crate) fn clear_unwanted(&self) {
+        self.state.fetch_and(!UNWANTED, Ordering::Relaxed);
     }
 
     /// Gives the frame's lock back.
@@ -197,7 +220,13 @@ impl Descriptor {
     /// the owner's reference becomes the first one's.
     #[inline]
     pub(crate) fn map(&self, origin: Origin, mappings: u32) {
-        self.change_kind(FrameKind::Anonymous);
+        self.map_as(FrameKind::Anonymous, origin, mappings);
+    }
+
+    /// The same for a page of `kind`.
+    #[inline]
+    pub(crate) fn map_as(&self, kind: FrameKind, origin: Origin, mappings: u32) {
+        self.change_kind(kind);
         self.reverse_map.store(MAPPED | origin.0, Ordering::Relaxed);
         self.references.store(mappings, Ordering::Relaxed);
         self.mappings.store(mappings, Ordering::Release);
@@ -302,6 +331,18 @@ mod tests {
             assert!(descriptor.release(1));
             assert_eq!((descriptor.origin(), descriptor.kind()), (None, FrameKind::Owned));
         }
+    }
+
+    #[test]
+    fn an_unwanted_page_can_be_locked_and_is_wanted_again_once_unmapped() {
+        let descriptor = Descriptor::new();
+        descriptor.map(Origin(1), 1);
+        descriptor.set_unwanted();
+        assert!(descriptor.try_lock_page() && !descriptor.try_lock_page());
+        descriptor.unlock();
+        assert!(descriptor.is_unwanted());
+        descriptor.remove_mappings(1);
+        assert!(!descriptor.is_unwanted() && !descriptor.try_lock_page());
     }
 
     #[test]

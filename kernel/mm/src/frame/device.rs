@@ -188,6 +188,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         machine: &'m M,
         injector: &Injector,
     ) -> Result<OwnedDeviceFrame<'m, M>, DeviceFull> {
+        machine.held_locks().assert_may_allocate();
         let full = DeviceFull(self.id);
         if self.condition.load(Ordering::SeqCst) != Condition::Open as u8 || injector.fails(Step::DeviceAlloc) {
             return Err(full);

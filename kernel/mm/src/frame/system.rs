@@ -81,6 +81,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     /// # Errors
     /// [`OutOfFrames`] where no free block is large enough.
     pub fn allocate_block<M: Machine>(&self, machine: &M, order: u8) -> Result<PhysFrame, OutOfFrames> {
+        machine.held_locks().assert_may_allocate();
         let mut lists = self.lists.lock(machine);
         let block = lists.allocate(&self.descriptors, order).ok_or(OutOfFrames)?;
         // Still under the lock: whoever frees the buddy next must not find this block free.

@@ -15,7 +15,7 @@ use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
 use crate::space::area::AreaList;
-use crate::space::{Area, Space};
+use crate::space::{Area, AreaKind, Space};
 use crate::stats::Reason;
 use crate::trace::{Direction, Event, Phase, record};
 
@@ -109,10 +109,17 @@ pub(super) fn migratable(areas: &AreaList, range: PageRange) -> Result<Area, Mig
     if range.pages() > MAX_PAGES_PER_CALL {
         return Err(MigrateError::Invalid(Invalid::TooLong(range)));
     }
+    if let Some(guard) = areas.within(range).find(|area| area.kind == AreaKind::Guard) {
+        let first = guard.range.start().max(range.start());
+        return Err(MigrateError::Fault(first.start_address()));
+    }
     let area = match areas.find(range.start()) {
         Some(area) if area.range.contains(range) => *area,
         _ => return Err(MigrateError::Invalid(Invalid::OutsideArea(range))),
     };
+    if area.kind != AreaKind::Anonymous {
+        return Err(MigrateError::Invalid(Invalid::NotAnonymous(range)));
+    }
     if !area.protection.is_accessible() {
         return Err(MigrateError::Invalid(Invalid::NotReadable(range)));
     }

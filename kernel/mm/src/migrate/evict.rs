@@ -216,8 +216,7 @@ impl<M: Machine> MemoryManager<M> {
         let target = target.into_frame();
         self.memory.descriptor(target).map(origin, mappings);
         others.replace(source, origin, |space, area, saved| {
-            space.state.uncharge(Resident::Device, 1);
-            space.state.charge(Resident::Ram, 1);
+            space.state.recharge(Resident::Device, Resident::Ram, 1);
             let mut flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
             if saved.contains(LeafFlags::WRITABLE) && area.protection.contains(Protection::WRITE) {
                 flags |= LeafFlags::WRITABLE;

@@ -55,15 +55,15 @@ fn finalize_others<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
             // The descriptor comes before the entries: once one is written, a fault on another CPU may follow it.
             manager.device_descriptor(target).map(origin, manager.any_descriptor(source).mappings());
             others.replace(source, origin, |space, area, flags| {
-                space.state.uncharge(Resident::Ram, 1);
-                space.state.charge(Resident::Device, 1);
+                space.state.recharge(Resident::Ram, Resident::Device, 1);
                 manager.entry_at_rest(target.into(), flags, area.protection)
             });
         }
     }
 }
 
-/// Writes the entry of the page on the device, then lets go of the RAM frame.
+/// Writes the entry of the page on the device, then lets go of the RAM frame. A page that had none is new to its space, and
+/// stays where that would exceed the limit.
 fn commit<'m, M: Machine>(
     space: Space<'m, M>,
     leaf: &LeafTable<'m, M>,
@@ -74,13 +74,18 @@ fn commit<'m, M: Machine>(
 ) {
     let manager = space.manager;
     let source = match slot.source(manager) {
-        Some(AnyFrame::System(frame)) if frame == manager.zero_frame => {
-            space.state.uncharge(Resident::Zero, 1);
-            None
-        }
-        Some(AnyFrame::System(frame)) => Some(frame),
+        Some(AnyFrame::System(frame)) if frame != manager.zero_frame => Some(frame),
         _ => None,
     };
+    if source.is_none() {
+        if space.state.try_charge(Resident::Device, 1).is_err() {
+            manager.free_any(target.into());
+            return Batch::<M, Slots>::give_back(space, leaf, page, slot, Reason::OverLimit);
+        }
+        if slot.saved.is_present() {
+            space.state.uncharge(Resident::Zero, 1);
+        }
+    }
     let descriptor = manager.device_descriptor(target);
     // The entries of other spaces, where there are some, were written before, and the frame mapped for all of them.
     if descriptor.mappings() == 0 {
@@ -94,10 +99,9 @@ fn commit<'m, M: Machine>(
     };
     let migrating: RawEntry = leaf.swap(page, manager.entry_at_rest(target.into(), flags, area.protection));
     debug_assert!(matches!(migrating.decode(), Entry::Migrating { .. }), "somebody changed our entry to {migrating:?}");
-    space.state.charge(Resident::Device, 1);
     slot.state = SlotState::Moved;
     let Some(source) = source else { return };
-    space.state.uncharge(Resident::Ram, 1);
+    space.state.recharge(Resident::Ram, Resident::Device, 1);
     let descriptor = manager.memory.descriptor(source);
     let mappings = descriptor.mappings();
     descriptor.remove_mappings(mappings);

@@ -65,7 +65,7 @@ pub enum MigrateError {
     Invalid(Invalid),
     /// No memory for the batch or for a page table (v11: `-ENOMEM`).
     NoMemory,
-    /// A page of the range cannot be accessed: its contents are lost or its entry is damaged (v11: `-EFAULT`).
+    /// A page of the range cannot be accessed: a guard is there, its contents are lost, or its entry is damaged (v11: `-EFAULT`).
     Fault(VirtAddr),
     /// Somebody waits for the range who would change it, or too many migrations are open; try again (v11: `-EAGAIN`).
     Again(PageRange),
@@ -76,6 +76,8 @@ pub enum MigrateError {
 pub enum Invalid {
     /// The range is not inside one area.
     OutsideArea(PageRange),
+    /// The area is no private anonymous memory.
+    NotAnonymous(PageRange),
     /// The area may not be read.
     NotReadable(PageRange),
     /// The range has more than [`MAX_PAGES_PER_CALL`] pages.
@@ -92,6 +94,9 @@ impl core::fmt::Display for MigrateError {
             Self::Invalid(Invalid::OutsideArea(range)) => {
                 (range, "is not inside one mapped area; migrate area by area")
             }
+            Self::Invalid(Invalid::NotAnonymous(range)) => {
+                (range, "is shared memory or belongs to a device; only private anonymous memory migrates")
+            }
             Self::Invalid(Invalid::NotReadable(range)) => {
                 (range, "may not be read; give it a protection that allows it")
             }
@@ -106,7 +111,9 @@ impl core::fmt::Display for MigrateError {
             Self::NoMemory => {
                 return f.write_str("no memory for the migration itself; free some or migrate fewer pages");
             }
-            Self::Fault(address) => return write!(f, "the page at v{address:#x} is lost; unmap it"),
+            Self::Fault(address) => {
+                return write!(f, "the page at v{address:#x} is a guard, or lost; leave it out, or unmap it");
+            }
         };
         write!(f, "v{:#x}..v{:#x} {text}", range.start_address(), range.end())
     }

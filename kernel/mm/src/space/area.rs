@@ -1,14 +1,16 @@
-//! Areas: which parts of the lower half may be touched, and how.
+//! Areas: which parts of the lower half may be touched, how, and what stands behind them.
 use alloc::vec::Vec;
 use bitflags::bitflags;
-use x86_64::structures::paging::Page;
+use x86_64::PhysAddr;
+use x86_64::structures::paging::{Page, PhysFrame};
 
+use super::MapError;
 use crate::address::{PAGE_BYTES, PageRange};
 use crate::frame::Origin;
-use crate::page_table::entry::LeafFlags;
+use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 
 bitflags! {
-    /// What may be done with the pages of an area. Anonymous memory is never executable.
+    /// What may be done with the pages of an area. None is ever executable.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct Protection: u8 {
         /// Loads are allowed.
@@ -37,21 +39,70 @@ impl Protection {
     }
 }
 
-/// A range of anonymous pages with one protection.
+/// What stands behind the pages of an area.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AreaKind {
+    /// Memory of its own: zeros until written, copied on write after a fork. The only kind that migrates.
+    Anonymous,
+    /// Memory that a fork shares for good: present from the start, written in place by everybody who has it.
+    Shared,
+    /// Physical addresses of a device, such as its control area: neither counted nor freed.
+    Device {
+        /// The memory type of its leaves.
+        memory_type: LeafFlags,
+    },
+    /// Nothing, on purpose: whoever runs over the end of what is below it faults.
+    Guard,
+}
+
+impl AreaKind {
+    /// Whether entries of the area map frames that are counted, so that a reverse map may find them there.
+    pub(crate) const fn has_counted_frames(self) -> bool {
+        matches!(self, Self::Anonymous | Self::Shared)
+    }
+}
+
+/// A range of pages of one kind and one protection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Area {
     /// Where.
     pub range: PageRange,
     /// What is allowed.
     pub protection: Protection,
-    /// Where its first page was first mapped, here or in the space that this one was forked from.
+    /// What stands behind it.
+    pub kind: AreaKind,
+    /// Where its first page was first mapped, here or in the space that this one was forked from. Of a device area, the
+    /// number of its first physical frame.
     pub origin: Origin,
 }
 
 impl Area {
     /// An area whose pages were never anywhere else.
-    pub(crate) fn new(range: PageRange, protection: Protection) -> Self {
-        Self { range, protection, origin: Origin(range.start_address().as_u64() / PAGE_BYTES) }
+    pub(crate) fn new(range: PageRange, protection: Protection, kind: AreaKind) -> Self {
+        Self { range, protection, kind, origin: Origin(range.start_address().as_u64() / PAGE_BYTES) }
+    }
+
+    /// An area of the physical frames from `first` on.
+    pub(crate) fn of_device(
+        range: PageRange,
+        protection: Protection,
+        first: PhysFrame,
+        memory_type: LeafFlags,
+    ) -> Self {
+        let origin = Origin(first.start_address().as_u64() / PAGE_BYTES);
+        Self { range, protection, kind: AreaKind::Device { memory_type }, origin }
+    }
+
+    /// The leaf of `page` of a device area under `protection`; empty where that allows no access, and in areas of other kinds.
+    pub(crate) fn device_leaf(&self, page: Page, protection: Protection) -> RawEntry {
+        let AreaKind::Device { memory_type } = self.kind else { return RawEntry::EMPTY };
+        if !protection.is_accessible() {
+            return RawEntry::EMPTY;
+        }
+        let frame = PhysFrame::containing_address(PhysAddr::new_truncate(self.origin_of(page).0 * PAGE_BYTES));
+        let mut flags = protection.read_only_flags() | memory_type;
+        flags.set(LeafFlags::WRITABLE, protection.contains(Protection::WRITE));
+        Entry::Present { frame, flags }.encode()
     }
 
     /// The origin of `page`, which is in the area.
@@ -106,6 +157,21 @@ impl AreaList {
         candidate.range.intersection(range).is_some().then_some(candidate)
     }
 
+    /// Refuses a range that is not anonymous throughout.
+    pub(crate) fn require_anonymous(&self, range: PageRange) -> Result<(), MapError> {
+        match self.within(range).find(|area| area.kind != AreaKind::Anonymous) {
+            Some(area) => Err(MapError::WrongKind(area.range, area.kind)),
+            None => Ok(()),
+        }
+    }
+
+    /// Every area that shares a page with `range`, ascending.
+    pub(crate) fn within(&self, range: PageRange) -> impl Iterator<Item = &Area> {
+        self.areas[self.first_from(range.start())..]
+            .iter()
+            .take_while(move |area| area.range.start_address().as_u64() < range.end())
+    }
+
     /// Every area, ascending.
     pub fn iter(&self) -> impl Iterator<Item = &Area> {
         self.areas.iter()
@@ -140,6 +206,7 @@ impl AreaList {
         if let (Some(first), Some(second)) = (self.areas.get(index), self.areas.get(index + 1))
             && first.range.end() == second.range.start_address().as_u64()
             && first.protection == second.protection
+            && first.kind == second.kind
             && first.origin.0 + first.range.pages() == second.origin.0
         {
             self.areas[index].range = first.range.hull(second.range);
@@ -240,7 +307,7 @@ mod tests {
                         let free = model_part.iter().all(Option::is_none);
                         prop_assert_eq!(areas.overlapping(part).is_none(), free);
                         if free {
-                            areas.insert(Area::new(part, protection)).unwrap();
+                            areas.insert(Area::new(part, protection, AreaKind::Anonymous)).unwrap();
                             model_part.fill(Some(protection));
                         }
                     }
@@ -271,10 +338,20 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_of_different_kinds_stay_apart() {
+        let mut areas = AreaList::new();
+        for (first, kind) in [(0, AreaKind::Anonymous), (1, AreaKind::Shared), (2, AreaKind::Guard)] {
+            areas.insert(Area::new(range(first, 1), Protection::empty(), kind)).unwrap();
+        }
+        let kinds: Vec<AreaKind> = areas.within(range(1, 4)).map(|area| area.kind).collect();
+        assert_eq!(kinds, [AreaKind::Shared, AreaKind::Guard]);
+    }
+
+    #[test]
     fn neighbours_of_one_protection_are_one_area() {
         let mut areas = AreaList::new();
         for first in [0, 2, 1] {
-            areas.insert(Area::new(range(first, 1), Protection::READ)).unwrap();
+            areas.insert(Area::new(range(first, 1), Protection::READ, AreaKind::Anonymous)).unwrap();
         }
         assert_eq!(areas.iter().count(), 1);
         assert_eq!(areas.gap_around(range(1, 1)), 0..BASE, "an area is no gap");

@@ -12,13 +12,15 @@
 //!   Poison                     bus error                   bus error
 //! ```
 //!
+//! In a shared area everybody writes in place; a guard is an error.
+//!
 //! The order is always the same: look at the entry without a lock, allocate what its kind needs, then lock the table
 //! and look again. Where the entry changed meanwhile, what was allocated goes back and the look begins anew; whoever
 //! changed it made progress.
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
-use super::{Area, Protection, Resident, Space};
+use super::{Area, AreaKind, OverLimit, Protection, Resident, Space};
 use crate::address::PageRange;
 use crate::frame::{CopyFailed, DeviceId, OutOfFrames, OwnedFrame};
 use crate::machine::Machine;
@@ -88,6 +90,12 @@ pub enum FaultError {
     DeviceLost(VirtAddr, DeviceId),
     /// The page is wanted in RAM, and somebody has pinned it in the memory of a coherent device.
     PinnedOnDevice(VirtAddr),
+    /// The page is new to its space, which has as many as its limit allows.
+    OverLimit(VirtAddr),
+    /// A guard is here.
+    Guard(VirtAddr),
+    /// Addresses of a device are here, whose frames cannot be pinned.
+    NotMemory(VirtAddr),
     /// The page is being migrated by this very CPU, which would wait for itself.
     WaitsForItself(VirtAddr),
     /// The entry is none that the memory manager makes.
@@ -101,6 +109,9 @@ impl FaultError {
             Self::NoArea(_) => "no-area",
             Self::Forbidden(..) => "forbidden",
             Self::OutOfMemory(_) => "out-of-memory",
+            Self::OverLimit(_) => "over-limit",
+            Self::Guard(_) => "guard",
+            Self::NotMemory(_) => "not-memory",
             Self::Poisoned(_) => "poisoned",
             Self::DeviceLost(..) => "device-lost",
             Self::PinnedOnDevice(_) => "pinned-on-device",
@@ -124,6 +135,18 @@ impl core::fmt::Display for FaultError {
             }
             Self::OutOfMemory(address) => {
                 write!(f, "no RAM frame is left for v{address:#x}; give the machine more with --memory")
+            }
+            Self::OverLimit(address) => {
+                write!(
+                    f,
+                    "the page at v{address:#x} would exceed the limit of its space; unmap pages or raise the limit"
+                )
+            }
+            Self::NotMemory(address) => {
+                write!(f, "v{address:#x} maps addresses of a device; use them as they are, without a pin")
+            }
+            Self::Guard(address) => {
+                write!(f, "v{address:#x} is in a guard: something ran over the end of the area beside it")
             }
             Self::Poisoned(address) => {
                 write!(f, "bus error: the contents of v{address:#x} were lost on the way home from its device")
@@ -207,6 +230,9 @@ impl<'m, M: Machine> Space<'m, M> {
         let page = Page::containing_address(address);
         let areas = self.state.areas.read(machine);
         let area = areas.find(page).ok_or(FaultError::NoArea(address))?;
+        if area.kind == AreaKind::Guard {
+            return Err(FaultError::Guard(address));
+        }
         let allowed = match access {
             Access::Read => area.protection.is_accessible(),
             Access::Write => area.protection.contains(Protection::WRITE),
@@ -229,10 +255,12 @@ impl<'m, M: Machine> Space<'m, M> {
             return Ok(Attempt::Announce(reason));
         }
         match entry.decode() {
+            // Every other area had its entries from the start.
+            Entry::Empty if area.kind != AreaKind::Anonymous => Err(FaultError::Damaged(address, entry)),
             Entry::Empty if !write => Ok(self.map_zero_page(table, page, area)),
             Entry::Empty => {
                 let fresh = manager.memory.allocate_zeroed(machine, &manager.injector).map_err(out_of_memory)?;
-                Ok(self.map_fresh(table, page, area, entry, fresh))
+                self.map_fresh(table, page, area, entry, fresh).map_err(|OverLimit| FaultError::OverLimit(address))
             }
             Entry::Present { frame, flags } if !write || flags.contains(LeafFlags::WRITABLE) => {
                 let _ = frame;
@@ -241,12 +269,13 @@ impl<'m, M: Machine> Space<'m, M> {
             }
             Entry::Present { frame, .. } if frame == manager.zero_frame => {
                 let fresh = manager.memory.allocate_zeroed(machine, &manager.injector).map_err(out_of_memory)?;
-                Ok(self.map_fresh(table, page, area, entry, fresh))
+                self.map_fresh(table, page, area, entry, fresh).map_err(|OverLimit| FaultError::OverLimit(address))
             }
+            Entry::Present { .. } if area.kind == AreaKind::Shared => Ok(self.make_writable(table, page, area, entry)),
             Entry::Present { frame, .. } if manager.any_descriptor(manager.frame_behind(frame)).mappings() > 1 => self
                 .copy_on_write(table, page, area, entry, LeafFlags::WRITABLE | LeafFlags::DIRTY)
                 .map_err(|error| error.at(address)),
-            Entry::Present { .. } => Ok(self.make_writable(table, page, entry)),
+            Entry::Present { .. } => Ok(self.make_writable(table, page, area, entry)),
             Entry::Device { .. } => match self.bring_home(table, page, area, cause) {
                 Ok(true) => Ok(Attempt::Done(Resolution::CameHome)),
                 Ok(false) => Ok(Attempt::LookAgain),
@@ -293,18 +322,25 @@ impl<'m, M: Machine> Space<'m, M> {
     }
 
     /// Maps a fresh frame for a store, where nothing or the zero page is.
-    fn map_fresh(self, table: PhysFrame, page: Page, area: &Area, seen: RawEntry, fresh: OwnedFrame<'_, M>) -> Attempt {
+    fn map_fresh(
+        self,
+        table: PhysFrame,
+        page: Page,
+        area: &Area,
+        seen: RawEntry,
+        fresh: OwnedFrame<'_, M>,
+    ) -> Result<Attempt, OverLimit> {
         let manager = self.manager;
         let machine = &manager.machine;
         machine.complete_copies();
         let leaf = LeafTable::lock(machine, &manager.memory, table);
         // A CPU may set the zero page's accessed bit at any time; that changes nothing for us.
         if without_accessed(leaf.load(page)) != without_accessed(seen) {
-            return Attempt::LookAgain;
+            return Ok(Attempt::LookAgain);
         }
+        self.state.try_charge(Resident::Ram, 1)?;
         let frame = fresh.into_frame();
         manager.memory.descriptor(frame).map(area.origin_of(page), 1);
-        self.state.charge(Resident::Ram, 1);
         let flags = area.protection.read_only_flags() | LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         let old = leaf.swap(page, Entry::Present { frame, flags }.encode());
         if old.is_present() {
@@ -315,17 +351,18 @@ impl<'m, M: Machine> Space<'m, M> {
             owed.pay(machine, self.state, &manager.statistics);
         }
         manager.statistics.count_fresh_page();
-        Attempt::Done(Resolution::FreshPage)
+        Ok(Attempt::Done(Resolution::FreshPage))
     }
 
-    /// Lets a page of our own be written where it is. Others that still have the older translation fault and find it stale.
-    fn make_writable(self, table: PhysFrame, page: Page, seen: RawEntry) -> Attempt {
+    /// Lets a page that is ours alone, or that a shared area maps, be written where it is. Others that still have the older translation fault and find it stale.
+    fn make_writable(self, table: PhysFrame, page: Page, area: &Area, seen: RawEntry) -> Attempt {
         let manager = self.manager;
         let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
         let now = leaf.load(page);
         let sole = |frame| manager.any_descriptor(manager.frame_behind(frame)).mappings() == 1;
         // Under the lock: only a fork of this space could share the page again, and it needs the areas for itself.
-        if without_accessed(now) != without_accessed(seen) || !now.named_frame().is_some_and(sole) {
+        let ours = area.kind == AreaKind::Shared || now.named_frame().is_some_and(sole);
+        if without_accessed(now) != without_accessed(seen) || !ours {
             return Attempt::LookAgain;
         }
         leaf.update(page, |raw| match raw.decode() {

@@ -8,12 +8,14 @@
 //!   Device                      Device                      one mapping more on the device; both read-only
 //!   zero page, Poison           the same                    -
 //!   empty                       empty                       -
+//!   in a shared area            the same, also writable     one mapping more
+//!   in a device area            the same                    -
 //! ```
 //!
 //! What can fail (tables, copies of pinned pages) comes first, so that a fork that fails leaves the parent's entries as they were.
 use x86_64::structures::paging::Page;
 
-use super::area::{Area, AreaList};
+use super::area::{Area, AreaKind, AreaList};
 use super::{CreateError, Resident, Space};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, CopyFailed, OutOfFrames};
@@ -38,6 +40,8 @@ pub enum ForkError {
     OutOfFrames,
     /// This CPU holds a migration open in the parent, for whose end it would have to wait.
     WouldWaitForItself,
+    /// The parent has more pages than its limit, which the child inherits.
+    OverLimit,
 }
 
 impl core::fmt::Display for ForkError {
@@ -48,6 +52,9 @@ impl core::fmt::Display for ForkError {
             Self::OutOfFrames => OutOfFrames.fmt(f),
             Self::WouldWaitForItself => {
                 f.write_str("this CPU holds a migration open in the parent; finish or drop it before forking")
+            }
+            Self::OverLimit => {
+                f.write_str("the child would exceed the limit of its parent; unmap pages or raise the limit")
             }
         }
     }
@@ -74,8 +81,8 @@ impl<'m, M: Machine> Space<'m, M> {
         if prepared.is_ok() {
             let mut child_areas = child.state.areas.write_beside(&manager.machine);
             let mut owed = OwedFlush::new();
-            for part in areas.iter().flat_map(|area| area.range.by_leaf_table()) {
-                self.share_part(child, part, &mut child_areas, &mut owed);
+            for (area, part) in areas.iter().flat_map(|area| area.range.by_leaf_table().map(move |part| (area, part))) {
+                self.share_part(child, area, part, &mut child_areas, &mut owed);
             }
             // Before the areas are given back: no CPU may store through a writable translation of a page that is shared now.
             owed.pay(&manager.machine, self.state, &manager.statistics);
@@ -92,6 +99,11 @@ impl<'m, M: Machine> Space<'m, M> {
     fn prepare_child(self, child: Self, areas: &mut WriteGuard<'_, AreaList, M>) -> Result<(), ForkError> {
         let manager = self.manager;
         let machine = &manager.machine;
+        // The areas are ours, so nothing becomes new to the parent until the child has it, too.
+        if self.resident().charged() > self.limit() {
+            return Err(ForkError::OverLimit);
+        }
+        child.set_limit(self.limit());
         let mut child_areas = child.state.areas.write_beside(machine);
         *child_areas = areas.try_clone().map_err(|_| ForkError::HeapFull)?;
         record(machine, || Event::Forked { parent: self.id(), child: child.id() });
@@ -104,7 +116,8 @@ impl<'m, M: Machine> Space<'m, M> {
                 let leaf = LeafTable::of_held_space(machine, &manager.memory, table, areas);
                 let child_leaf = LeafTable::of_held_space(machine, &manager.memory, child_table, &child_areas);
                 for page in (0..part.pages()).map(|index| part.page(index)) {
-                    if let Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } = leaf.load(page).decode()
+                    if area.kind == AreaKind::Anonymous
+                        && let Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } = leaf.load(page).decode()
                         && frame != manager.zero_frame
                         && let frame = manager.frame_behind(frame)
                         && manager.any_descriptor(frame).pins() > 0
@@ -151,6 +164,7 @@ impl<'m, M: Machine> Space<'m, M> {
     fn share_part(
         self,
         child: Self,
+        area: &Area,
         part: PageRange,
         child_areas: &mut WriteGuard<'_, AreaList, M>,
         owed: &mut OwedFlush,
@@ -167,8 +181,13 @@ impl<'m, M: Machine> Space<'m, M> {
             if entry == RawEntry::EMPTY || child_leaf.load(page) != RawEntry::EMPTY {
                 continue;
             }
-            if read_only(entry) != entry {
-                let before = leaf.update(page, read_only);
+            if let AreaKind::Device { .. } = area.kind {
+                child_leaf.swap(page, entry);
+                continue;
+            }
+            let as_shared = |entry| if area.kind == AreaKind::Shared { entry } else { read_only(entry) };
+            if as_shared(entry) != entry {
+                let before = leaf.update(page, as_shared);
                 if before.is_present() {
                     owed.owe(PageRange::of_page(page));
                 }
@@ -191,7 +210,7 @@ impl<'m, M: Machine> Space<'m, M> {
                     unreachable!("an entry that cannot be in a space whose areas are held: {entry:?}")
                 }
             }
-            child_leaf.swap(page, read_only(entry));
+            child_leaf.swap(page, as_shared(entry));
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Mapping and unmapping of areas.
-
 use super::area::{AreaList, NoRoom};
-use super::{Area, Protection, Resident, Space};
+use super::{Area, AreaKind, OverLimit, Protection, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, DeviceFrame, NO_FRAME, frame_of, number};
+use crate::frame::{AnyFrame, DeviceFrame, NO_FRAME, OutOfFrames, frame_of, number};
 use crate::machine::Machine;
 use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, RawEntry};
@@ -23,6 +22,24 @@ pub enum MapError {
     HeapFull,
     /// This CPU holds a migration open in the space, for whose end it would have to wait.
     WouldWaitForItself(PageRange),
+    /// This area is of a kind that does not allow the call.
+    WrongKind(PageRange, AreaKind),
+    /// No frame for a page of a shared area, or for a table.
+    OutOfFrames,
+    /// The pages of a shared area would exceed the limit of the space.
+    OverLimit,
+}
+
+impl From<OutOfFrames> for MapError {
+    fn from(OutOfFrames: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
+}
+
+impl From<OverLimit> for MapError {
+    fn from(OverLimit: OverLimit) -> Self {
+        Self::OverLimit
+    }
 }
 
 impl From<NoRoom> for MapError {
@@ -40,6 +57,12 @@ impl core::fmt::Display for MapError {
                 (range, "would wait for a migration that this CPU holds open; finish or drop it first")
             }
             Self::HeapFull => return f.write_str("the heap has no room for one more area; unmap one"),
+            Self::WrongKind(area, kind) => {
+                let (start, end) = (area.start_address(), area.end());
+                return write!(f, "v{start:#x}..v{end:#x} is an area of kind {kind:?}; choose a range without it");
+            }
+            Self::OutOfFrames => return OutOfFrames.fmt(f),
+            Self::OverLimit => return f.write_str("the space would exceed its limit; unmap pages or raise the limit"),
         };
         write!(f, "v{:#x}..v{:#x} {text}", range.start_address(), range.end())
     }
@@ -114,16 +137,31 @@ impl<M: Machine> Space<'_, M> {
     /// # Errors
     /// See [`MapError`].
     pub fn map_anonymous(self, range: PageRange, protection: Protection) -> Result<(), MapError> {
+        self.map(Area::new(range, protection, AreaKind::Anonymous), || Ok(()))
+    }
+
+    /// Adds `area` with the entries that `fill` makes, which may fail half-way.
+    pub(super) fn map(self, area: Area, fill: impl FnOnce() -> Result<(), MapError>) -> Result<(), MapError> {
+        let range = area.range;
         if self.is_held_open_here() {
             return Err(MapError::WouldWaitForItself(range));
         }
         let mut areas = self.state.areas.write(&self.manager.machine);
-        if let Some(area) = areas.overlapping(range) {
-            return Err(MapError::Overlaps(area.range));
+        if let Some(there) = areas.overlapping(area.range) {
+            return Err(MapError::Overlaps(there.range));
         }
-        areas.insert(Area::new(range, protection))?;
-        self.tell_areas(range, Some(protection));
-        Ok(())
+        // Inserted last, so that a failure leaves the neighbours as they were; nobody looks while the areas are ours.
+        areas.reserve(1)?;
+        self.tell_areas(area.range, Some(area.protection));
+        if let Err(error) = fill() {
+            let mut zapped = ZappedFrames::new();
+            self.zap_piece(&area, area.range, &mut zapped);
+            zapped.pay(self);
+            self.tell_areas(area.range, None);
+            self.free_tables(areas.gap_around(area.range));
+            return Err(error);
+        }
+        Ok(areas.insert(area)?)
     }
 
     /// Removes every page of `range`, in whatever areas, and forgets its contents. Holes are allowed.
@@ -146,12 +184,14 @@ impl<M: Machine> Space<'_, M> {
     /// Forgets the contents of every page of `range`, which stays mapped: it reads as zeros again (`MADV_DONTNEED`).
     ///
     /// # Errors
-    /// [`MapError::NotMapped`] where part of the range is in no area, and [`MapError::WouldWaitForItself`].
+    /// [`MapError::NotMapped`] where part of the range is in no area, [`MapError::WrongKind`] where it is not anonymous, and
+    /// [`MapError::WouldWaitForItself`].
     pub fn discard(self, range: PageRange) -> Result<(), MapError> {
         let (_announcement, areas) = self.announce_and_hold(range, InvalidationReason::Discard)?;
         if !areas.covers(range) {
             return Err(MapError::NotMapped(range));
         }
+        areas.require_anonymous(range)?;
         self.zap(&areas, range);
         Ok(())
     }
@@ -186,9 +226,19 @@ impl<M: Machine> Space<'_, M> {
 
     /// Empties the entries of `range`: one flush, then the frames go.
     fn zap(self, areas: &AreaList, range: PageRange) {
-        let manager = self.manager;
         let mut zapped = ZappedFrames::new();
-        for part in areas.iter().filter_map(|area| area.range.intersection(range)).flat_map(PageRange::by_leaf_table) {
+        for area in areas.within(range) {
+            if let Some(piece) = area.range.intersection(range) {
+                self.zap_piece(area, piece, &mut zapped);
+            }
+        }
+        zapped.pay(self);
+    }
+
+    /// Empties the entries of `piece`, which lies in `area`; `zapped` owes the flush.
+    fn zap_piece(self, area: &Area, piece: PageRange, zapped: &mut ZappedFrames) {
+        let manager = self.manager;
+        for part in piece.by_leaf_table() {
             let Some(table) = walk::leaf_table(&manager.machine, self.root(), part.start()) else { continue };
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
             for page in (0..part.pages()).map(|index| part.page(index)) {
@@ -199,10 +249,11 @@ impl<M: Machine> Space<'_, M> {
                 if old.is_present() {
                     zapped.owed.owe(PageRange::of_page(page));
                 }
-                self.drop_entry(old, &mut zapped);
+                if area.kind.has_counted_frames() {
+                    self.drop_entry(old, zapped);
+                }
             }
         }
-        zapped.pay(self);
     }
 
     /// Lets go of what an entry that was just removed named.

@@ -9,12 +9,14 @@
 pub mod area;
 mod fault;
 mod fork;
+mod lazy;
 mod map;
 mod pin;
 mod protect;
 mod relocate;
 mod residency;
 mod reverse_map;
+mod special_areas;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
@@ -32,7 +34,7 @@ use crate::page_table::slot::EntrySlot;
 use crate::page_table::walk::{self, Path};
 use crate::trace::{Event, record};
 use area::AreaList;
-pub use area::{Area, Protection};
+pub use area::{Area, AreaKind, Protection};
 pub use fault::{Access, FaultError, Resolution};
 pub use fork::ForkError;
 pub use map::MapError;
@@ -40,7 +42,7 @@ pub use pin::{Pin, Term};
 pub use relocate::{Leave, RelocateError};
 use residency::Charges;
 pub use residency::Residency;
-pub(crate) use residency::Resident;
+pub(crate) use residency::{OverLimit, Resident};
 pub(crate) use reverse_map::HeldSpace;
 
 /// How many address spaces there may be at a time.
@@ -110,6 +112,20 @@ impl SpaceState {
     #[inline]
     pub(crate) fn charge(&self, resident: Resident, pages: u64) {
         self.charges.add(resident, pages);
+    }
+
+    /// Counts `pages` new ones, all or none, within the limit.
+    #[inline]
+    pub(crate) fn try_charge(&self, resident: Resident, pages: u64) -> Result<(), OverLimit> {
+        self.charges.try_add(resident, pages)
+    }
+
+    /// Counts pages as another kind than before; the limit is not asked.
+    #[inline]
+    pub(crate) fn recharge(&self, from: Resident, to: Resident, pages: u64) {
+        // In this order: counted twice for a moment, never not at all.
+        self.charge(to, pages);
+        self.uncharge(from, pages);
     }
 
     /// Counts `pages` less of one kind.
@@ -187,6 +203,7 @@ impl<M: Machine> MemoryManager<M> {
             self.machine.swap_entry(EntrySlot::new(root, index), shared);
         }
         let state = &self.spaces[number];
+        state.charges.set_limit(u64::MAX);
         state.root.store(root.start_address().as_u64(), Ordering::Release);
         record(&self.machine, || Event::SpaceCreated { space: id, root });
         Ok(Space { manager: self, state, id })
@@ -268,6 +285,19 @@ impl<'m, M: Machine> Space<'m, M> {
     /// The pages of the space, by kind.
     pub fn resident(self) -> Residency {
         self.state.charges.read()
+    }
+
+    /// Limits the pages that are charged to the space ([`Residency::charged`]) to `pages`.
+    ///
+    /// A new page over the limit is refused; a page that comes home from a device never is. Below what is charged already, the
+    /// limit takes nothing away. A child starts with its parent's limit; a space without one has `u64::MAX`.
+    pub fn set_limit(self, pages: u64) {
+        self.state.charges.set_limit(pages);
+    }
+
+    /// The limit of [`Self::set_limit`].
+    pub fn limit(self) -> u64 {
+        self.state.charges.limit()
     }
 
     /// The area that holds `page`.

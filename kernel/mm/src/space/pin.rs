@@ -5,7 +5,7 @@
 use x86_64::VirtAddr;
 use x86_64::structures::paging::Page;
 
-use super::{Access, FaultError, Protection, Space};
+use super::{Access, AreaKind, FaultError, Protection, Space};
 use crate::address::PageRange;
 use crate::frame::AnyFrame;
 use crate::machine::Machine;
@@ -58,7 +58,8 @@ impl<'m, M: Machine> Space<'m, M> {
     /// page to a frame of its own, and the pin stays with the zeros.
     ///
     /// # Errors
-    /// Those of the fault that the access would take, and [`FaultError::PinnedOnDevice`].
+    /// Those of the fault that the access would take, [`FaultError::PinnedOnDevice`], and [`FaultError::NotMemory`] for the addresses of a
+    /// device.
     pub fn pin(self, address: VirtAddr, access: Access, term: Term) -> Result<Pin<'m, M>, FaultError> {
         let manager = self.manager;
         let page = Page::containing_address(address);
@@ -68,12 +69,17 @@ impl<'m, M: Machine> Space<'m, M> {
                 let areas = self.state.areas.read(&manager.machine);
                 let area = areas.find(page).ok_or(FaultError::NoArea(address))?;
                 let enough = |flags: LeafFlags| access == Access::Read || flags.contains(LeafFlags::WRITABLE);
+                if let AreaKind::Device { .. } = area.kind {
+                    return Err(FaultError::NotMemory(address));
+                }
                 if let Some(table) = walk::leaf_table(&manager.machine, self.root(), page)
                     && area.protection.intersects(Protection::READ_WRITE)
                 {
                     let seen = peek(&manager.machine, table, page);
                     let stands_in = manager.mapped_frame(seen).filter(|_| seen.is_present());
-                    if stands_in.is_some_and(|frame| manager.any_descriptor(frame).mappings() > 1) {
+                    // Of a shared area everybody writes the same frame, so that is what a pin holds.
+                    let private = area.kind == AreaKind::Anonymous;
+                    if private && stands_in.is_some_and(|frame| manager.any_descriptor(frame).mappings() > 1) {
                         if !self.is_told(announced.as_ref()) {
                             break 'held Some(InvalidationReason::CopyOnWrite);
                         }
@@ -95,10 +101,11 @@ impl<'m, M: Machine> Space<'m, M> {
                     if let Entry::Present { frame, flags } = leaf.load(page).decode()
                         && enough(flags)
                         && let frame = manager.frame_behind(frame)
-                        && manager.any_descriptor(frame).mappings() <= 1
+                        && (!private || manager.any_descriptor(frame).mappings() <= 1)
                         && !(term == Term::Long && matches!(frame, AnyFrame::Device(_)))
                     {
                         manager.any_descriptor(frame).pin();
+                        manager.any_descriptor(frame).clear_unwanted();
                         record(&manager.machine, || Event::Pinned { space: self.id, page, frame });
                         return Ok(Pin { manager, frame });
                     }

@@ -3,7 +3,7 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::Page;
 
 use super::area::NoRoom;
-use super::{Area, MapError, Space};
+use super::{Area, AreaKind, MapError, Space};
 use crate::address::{PageRange, RangeError};
 use crate::frame::OutOfFrames;
 use crate::machine::Machine;
@@ -62,7 +62,7 @@ impl From<NoRoom> for RelocateError {
 pub enum Leave {
     /// They are unmapped.
     Nothing,
-    /// They stay an area, empty (`MREMAP_DONTUNMAP`).
+    /// They stay an area, empty (`MREMAP_DONTUNMAP`): of anonymous memory only.
     Empty,
 }
 
@@ -89,6 +89,9 @@ impl<M: Machine> Space<'_, M> {
         let area = *areas.find(range.start()).expect("covered");
         if !area.range.contains(range) {
             return Err(RelocateError::SeveralAreas(range));
+        }
+        if leave == Leave::Empty && area.kind != AreaKind::Anonymous {
+            return Err(RelocateError::Map(MapError::WrongKind(area.range, area.kind)));
         }
         // What can fail comes first: tables for the target, room for the areas.
         let mut populated = Ok(());
@@ -130,7 +133,7 @@ impl<M: Machine> Space<'_, M> {
                 self.free_tables(areas.gap_around(range));
             }
             // Fresh pages, so an origin of their own: the old one went with the pages.
-            Leave::Empty => areas.insert(Area::new(range, piece.protection))?,
+            Leave::Empty => areas.insert(Area::new(range, piece.protection, piece.kind))?,
         }
         Ok(new_range)
     }

@@ -15,6 +15,8 @@
 //! Invariants:
 //! 1. A count changes where the entry changes: under the lock of its table, or with the areas held exclusively.
 //! 2. A page that goes to a device stays charged, so that its way home needs no leave from anybody (R24 in docs/rules.md).
+//! 3. Only a page that is new to a space is held against its limit. A page in motion may count twice for a moment, so that a
+//!    limit is never passed; a new page may then be refused that early.
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::AnyFrame;
@@ -63,31 +65,87 @@ impl Residency {
     }
 }
 
+/// One page more would be charged than the space's limit allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OverLimit;
+
 /// The counts behind a [`Residency`].
 #[derive(Debug)]
 pub(super) struct Charges {
-    pages: [AtomicU64; 4],
+    /// Pages in RAM and on devices. One count for both, so that the limit is held against one number.
+    charged: AtomicU64,
+    device: AtomicU64,
+    zero: AtomicU64,
+    swap: AtomicU64,
+    limit: AtomicU64,
 }
 
 impl Charges {
     pub(super) const fn new() -> Self {
-        Self { pages: [const { AtomicU64::new(0) }; 4] }
+        Self {
+            charged: AtomicU64::new(0),
+            device: AtomicU64::new(0),
+            zero: AtomicU64::new(0),
+            swap: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::MAX),
+        }
     }
 
     pub(super) fn read(&self) -> Residency {
-        let [ram, zero, device, swap] = [Resident::Ram, Resident::Zero, Resident::Device, Resident::Swap]
-            .map(|resident| self.pages[resident as usize].load(Ordering::Relaxed));
-        Residency { ram, zero, device, swap }
+        let [charged, device, zero, swap] = [Resident::Ram, Resident::Device, Resident::Zero, Resident::Swap]
+            .map(|resident| self.count(resident).load(Ordering::Relaxed));
+        // The two are read one after the other, and pages may go to a device in between.
+        Residency { ram: charged.saturating_sub(device), zero, device, swap }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_limit(&self, pages: u64) {
+        self.limit.store(pages, Ordering::Relaxed);
+    }
+
+    /// Charges `pages` new ones, all or none.
+    #[inline]
+    pub(super) fn try_add(&self, resident: Resident, pages: u64) -> Result<(), OverLimit> {
+        let limit = self.limit();
+        let within = |charged: u64| charged.checked_add(pages).filter(|charged| *charged <= limit);
+        self.charged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).map_err(|_| OverLimit)?;
+        if resident == Resident::Device {
+            self.device.fetch_add(pages, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     #[inline]
     pub(super) fn add(&self, resident: Resident, pages: u64) {
-        self.pages[resident as usize].fetch_add(pages, Ordering::Relaxed);
+        for count in self.counts(resident) {
+            count.fetch_add(pages, Ordering::Relaxed);
+        }
     }
 
     #[inline]
     pub(super) fn remove(&self, resident: Resident, pages: u64) {
-        let before = self.pages[resident as usize].fetch_sub(pages, Ordering::Relaxed);
-        debug_assert!(before >= pages, "{pages} pages uncharged as {resident:?} where {before} are charged");
+        for count in self.counts(resident) {
+            let before = count.fetch_sub(pages, Ordering::Relaxed);
+            debug_assert!(before >= pages, "{pages} pages uncharged as {resident:?} where {before} are charged");
+        }
+    }
+
+    /// The counts that a page of this kind is in: pages on devices are among the charged ones.
+    #[inline]
+    fn counts(&self, resident: Resident) -> impl Iterator<Item = &AtomicU64> {
+        core::iter::once(self.count(resident)).chain((resident == Resident::Device).then_some(&self.charged))
+    }
+
+    #[inline]
+    const fn count(&self, resident: Resident) -> &AtomicU64 {
+        match resident {
+            Resident::Ram => &self.charged,
+            Resident::Device => &self.device,
+            Resident::Zero => &self.zero,
+            Resident::Swap => &self.swap,
+        }
     }
 }

@@ -38,7 +38,7 @@ impl<'m, M: Machine> HeldSpace<'m, M> {
         mut visit: impl FnMut(&LeafTable<'m, M>, Page, &super::Area),
     ) {
         let manager = self.space.manager;
-        for area in self.areas.iter() {
+        for area in self.areas.iter().filter(|area| area.kind.has_counted_frames()) {
             let Some(page) = area.page_of(origin) else { continue };
             let Some(table) = walk::leaf_table(&manager.machine, self.space.root(), page) else { continue };
             visit(&LeafTable::lock(&manager.machine, &manager.memory, table), page, area);

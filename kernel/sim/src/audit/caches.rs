@@ -45,7 +45,7 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
         for number in core.stores.frames() {
             let frame = sim.frame_at(frame_numbered(number));
             let Some(kind) = world.manager().descriptor(frame).map(Descriptor::kind) else { continue };
-            if kind != FrameKind::Anonymous {
+            if !matches!(kind, FrameKind::Anonymous | FrameKind::Shared) {
                 found.push(Violation::StoreToNobody { cpu, frame: name(frame), kind });
             }
         }

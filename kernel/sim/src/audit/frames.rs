@@ -36,7 +36,7 @@ pub(super) fn check_ram(world: &World, expected: &Expected, uses: &Uses, found: 
                 check_free(any, descriptor, uses, found);
                 continue;
             }
-            FrameKind::Anonymous => true,
+            FrameKind::Anonymous | FrameKind::Shared => true,
             FrameKind::Table => uses.tables.contains_key(&frame),
             FrameKind::Zero => frame == world.manager().zero_frame(),
             FrameKind::Owned => frame == world.kernel_root() || expected_pins > 0 || expected.open_batch,
@@ -133,7 +133,7 @@ fn check_used(
 ) {
     let kind = descriptor.kind();
     let mapped = uses.mappings.get(&frame).map_or(&[][..], Vec::as_slice);
-    if (kind == FrameKind::Anonymous) == mapped.is_empty() {
+    if matches!(kind, FrameKind::Anonymous | FrameKind::Shared) == mapped.is_empty() {
         found.push(Violation::KindOfPage { frame: name(frame), kind, mappings: mapped.len() });
     }
     let counted = descriptor.mappings();

@@ -18,7 +18,7 @@ use std::fmt;
 use ferry_mm::frame::{AnyFrame, DeviceFrame, FrameKind, Origin};
 use ferry_mm::machine::CpuId;
 use ferry_mm::page_table::entry::RawEntry;
-use ferry_mm::space::Residency;
+use ferry_mm::space::{AreaKind, Residency};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -47,6 +47,7 @@ pub enum Violation {
     MemoryType { page: Page, entry: RawEntry },
     WritableZeroPage { page: Page, entry: RawEntry },
     UnexpectedMigrating { page: Page, entry: RawEntry },
+    WrongArea { page: Page, entry: RawEntry, area: AreaKind },
     NotLocked { page: Page, entry: RawEntry },
     NoSuchFrame { page: Page, entry: RawEntry },
     Resident { space: u16, charged: Residency, found: Residency },

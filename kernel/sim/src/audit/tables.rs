@@ -2,9 +2,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use ferry_mm::frame::{AnyFrame, FrameKind, Origin};
+use ferry_mm::frame::{AnyFrame, Descriptor, FrameKind, Origin};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_mm::space::{Protection, Residency, Space};
+use ferry_mm::space::{AreaKind, Protection, Residency, Space};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -66,7 +66,8 @@ pub(super) fn check(world: &World, expected: &Expected, found: &mut Vec<Violatio
         check_space(world, space, expected, &mut uses, found);
     }
     for (frame, page) in &uses.writable {
-        if uses.mappings[frame].len() > 1 {
+        let may_be_shared = world.manager().descriptor(*frame).is_some_and(|there| there.kind() == FrameKind::Shared);
+        if uses.mappings[frame].len() > 1 && !may_be_shared {
             found.push(Violation::SharedAndWritable { page: *page, frame: super::frames::name(*frame) });
         }
     }
@@ -152,6 +153,9 @@ fn check_leaf(
         found.push(Violation::OutsideAreas { page, entry });
         return;
     };
+    if let AreaKind::Device { memory_type } = area.kind {
+        return check_device_leaf(world, area.protection, memory_type, page, entry, found);
+    }
     let zero = AnyFrame::System(world.manager().zero_frame());
     let (frame, flags) = match entry.decode() {
         Entry::Present { frame, flags } => {
@@ -209,6 +213,10 @@ fn check_leaf(
         AnyFrame::System(_) => resident.ram += 1,
         AnyFrame::Device(_) => resident.device += 1,
     }
+    let kind = world.manager().descriptor(frame).map(Descriptor::kind);
+    if (kind == Some(FrameKind::Shared)) != (area.kind == AreaKind::Shared) || area.kind == AreaKind::Guard {
+        found.push(Violation::WrongArea { page, entry, area: area.kind });
+    }
     match descriptor_locked(world, frame) {
         None => {
             found.push(Violation::NoSuchFrame { page, entry });
@@ -222,6 +230,30 @@ fn check_leaf(
     uses.mappings.entry(frame).or_default().push(area.origin_of(page));
     if flags.contains(LeafFlags::WRITABLE) {
         uses.writable.push((frame, page));
+    }
+}
+
+/// A leaf of a device area: no stronger than its area, of its memory type, and over no frame that the memory manager has.
+fn check_device_leaf(
+    world: &World,
+    protection: Protection,
+    memory_type: LeafFlags,
+    page: Page,
+    entry: RawEntry,
+    found: &mut Vec<Violation>,
+) {
+    let Entry::Present { frame, flags } = entry.decode() else {
+        found.push(Violation::UnknownEntry { page, entry });
+        return;
+    };
+    let mut expected = memory_type | LeafFlags::NO_EXECUTE;
+    expected.set(LeafFlags::WRITABLE, protection.contains(Protection::WRITE));
+    expected.set(LeafFlags::USER, protection.contains(Protection::USER));
+    if flags - LeafFlags::ACCESSED - LeafFlags::DIRTY != expected || !protection.is_accessible() {
+        found.push(Violation::StrongerThanArea { page, entry });
+    }
+    if world.manager().descriptor(world.sim().frame_at(frame)).is_some() {
+        found.push(Violation::NoSuchFrame { page, entry });
     }
 }
 

@@ -8,6 +8,7 @@ mod death;
 mod eviction;
 mod faults;
 mod injection;
+mod kinds;
 mod machine;
 mod migration;
 mod notify;
