@@ -58,8 +58,8 @@ fn execute(options: &Options) -> ExitCode {
         return ExitCode::BadOptions;
     }
     match options.command {
-        Command::Demo => demo::run(options.inject),
         Command::Scenario(scenario) => scenarios::run(scenario),
+        Command::Demo => demo::run(options.inject, options.strict),
         #[cfg(feature = "tests")]
         Command::Test(selection) => crate::harness::run(selection),
         #[cfg(feature = "tests")]

@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// Longest encoded frame in bytes, the closing zero included.
 pub const MAX_FRAME_BYTES: usize = 512;
@@ -77,6 +77,8 @@ pub struct Outcome {
     pub leaked_table_frames: i64,
     /// Slots of the swap disk that were free before and are not free after.
     pub leaked_swap_slots: i64,
+    /// Accesses that brought a page home and found no place to be noted, in strict mode.
+    pub lost_homecomings: u64,
     /// A step was to fail and has not come by: the demo was over before.
     pub inject_pending: bool,
 }
@@ -128,6 +130,15 @@ pub enum FromKernel<'a> {
         number: u8,
         /// Physical address of its BAR.
         bar: u64,
+    },
+    /// An access of a CPU that brought a page home, in strict mode.
+    Homecoming {
+        /// The address that was accessed.
+        address: u64,
+        /// The address of the instruction.
+        instruction: u64,
+        /// Whether it was a store.
+        write: bool,
     },
     /// What the demo counted for one device, before the rest of its counts.
     DeviceOutcome {

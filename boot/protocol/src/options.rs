@@ -164,6 +164,8 @@ pub struct Options<'a> {
     pub inject: Option<Inject>,
     /// What becomes of the event stream.
     pub trace: Trace,
+    /// Whether every access that brings a page home is told to the host.
+    pub strict: bool,
 }
 
 /// A line of the options text that is not understood.
@@ -187,6 +189,7 @@ impl<'a> Options<'a> {
                 }
                 Some(("trace", name)) => options.trace = Trace::parse(name).ok_or(BadLine(line))?,
                 Some(("inject", inject)) => options.inject = Some(Inject::parse(inject).ok_or(BadLine(line))?),
+                Some(("strict", "yes")) => options.strict = true,
                 _ => return Err(BadLine(line)),
             }
         }
@@ -207,6 +210,9 @@ impl fmt::Display for Options<'_> {
         }
         if self.trace != Trace::Off {
             writeln!(f, "trace={}", self.trace.name())?;
+        }
+        if self.strict {
+            writeln!(f, "strict=yes")?;
         }
         Ok(())
     }
@@ -230,7 +236,7 @@ mod tests {
         ] {
             for inject in [None, Some(Inject { step: InjectStep::DeviceAlloc, count: 7 })] {
                 for (_, trace) in Trace::NAMES {
-                    let options = Options { command, inject, trace: *trace };
+                    let options = Options { command, inject, trace: *trace, strict: *trace == Trace::Off };
                     assert_eq!(Options::parse(&options.to_string()), Ok(options));
                 }
             }
@@ -248,9 +254,16 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_understood_is_named() {
-        for bad in
-            ["speed=fast", "command=dance", "inject=copy", "inject=copy:0", "inject=copy:x", "inject=tea:1", "trace=on"]
-        {
+        for bad in [
+            "speed=fast",
+            "command=dance",
+            "inject=copy",
+            "inject=copy:0",
+            "inject=copy:x",
+            "inject=tea:1",
+            "strict=no",
+            "trace=on",
+        ] {
             let text = std::format!("command=demo\n{bad}\n");
             assert_eq!(Options::parse(&text), Err(BadLine(bad)));
         }

@@ -75,6 +75,9 @@ struct DemoArguments {
     /// Write the events as a Chrome trace, for Perfetto; without --trace that means full
     #[arg(long, value_name = "FILE")]
     trace_out: Option<PathBuf>,
+    /// Report each access of a CPU that brings a page home, with its instruction
+    #[arg(long)]
+    strict: bool,
     /// Show QEMU's command line
     #[arg(long)]
     verbose: bool,
@@ -156,6 +159,7 @@ impl DemoArguments {
             inject: self.inject,
             trace,
             trace_out: self.trace_out,
+            strict: self.strict,
             verbose: self.verbose,
         })
     }

@@ -110,6 +110,21 @@ fn device_counts(json: &JsonValue) -> Vec<(u64, String, u64)> {
 }
 
 #[test]
+fn strict_mode_tells_of_every_access_that_brings_a_page_home() {
+    let (ran, json) = ferried(&noise(300 * 4096), &["--strict"]);
+    assert_eq!((number(&json, "strict.reported"), number(&json, "strict.lost")), (300, 0));
+    let lines: Vec<_> = ran.out.lines().filter(|line| line.contains("strict: a load at v0x")).collect();
+    assert_eq!(lines.len(), 300);
+    // The input begins at this address; every page is named once, and so is the function that touched it.
+    for (page, line) in lines.iter().enumerate() {
+        let address = format!("v{:#018x} ", 0x1234_5678_9000_u64 + page as u64 * 4096);
+        assert!(line.contains(&address) && line.contains("load_byte at kernel/src/arch/areas.rs:"), "{line}");
+    }
+    let (_, json) = ferried(&noise(4096), &[]);
+    assert!(json["strict"].is_null());
+}
+
+#[test]
 fn several_devices_share_the_input() {
     let devices = ["--device", "ivshmem,addr=9", "--device", "ivshmem,bus=bridge", "--device", "ivshmem,addr=3"];
     // 600 pages, and 248 frames in each device.

@@ -11,7 +11,7 @@ use super::{DemoError, check_in, progress};
 use crate::arch::areas;
 use crate::link;
 use crate::memory::device::{self, Attached};
-use crate::memory::{self, AddressSpace};
+use crate::memory::{self, AddressSpace, strict};
 use alloc::vec::Vec;
 use core::ops::Range;
 use ferry_device::DeviceType;
@@ -147,6 +147,7 @@ impl Journey<'_> {
             for page in away.iter(pages.clone()) {
                 // On a private device the first access to each page faults, and when it has been made, the page is home.
                 areas::load_byte(self.range.page(page).start_address());
+                strict::drain();
                 home += 1;
                 progress(Stage::Returned, home, away.len());
             }

@@ -21,7 +21,7 @@ use crate::arch::{areas, cpus};
 use crate::disk;
 use crate::fw_cfg::{File, FwCfg};
 use crate::link;
-use crate::memory::{self, AddressSpace, device};
+use crate::memory::{self, AddressSpace, device, strict};
 use core::time::Duration;
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::inject::Step;
@@ -45,8 +45,9 @@ const HOST_PATIENCE: Duration = Duration::from_secs(120);
 /// RAM frames that must be left beside the input: page tables, and what the demo itself uses.
 const SPARE_FRAMES: u64 = 64;
 
-/// Runs the demo, with `inject` as the one step that fails.
-pub fn run(inject: Option<Inject>) -> ExitCode {
+/// Runs the demo, with `inject` as the one step that fails; `strict` tells the host of each access that brings a page home.
+pub fn run(inject: Option<Inject>, strict: bool) -> ExitCode {
+    strict::enable(strict);
     match try_run(inject) {
         Ok(()) => ExitCode::Success,
         Err(error) => {
@@ -95,6 +96,8 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     outcome.migrated = shares.iter().map(|share| share.migrated).sum();
     outcome.faults = shares.iter().map(|share| share.faults).sum();
     outcome.returned = counts.returned_by_fault + counts.returned_by_call;
+    strict::drain();
+    outcome.lost_homecomings = strict::lost();
     outcome.inject_pending = inject.is_some_and(|inject| manager.injector().is_armed(step_of(inject.step)));
     count_leaks(&mut outcome, before, manager.census());
     link::send(&FromKernel::Outcome(outcome));

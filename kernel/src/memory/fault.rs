@@ -1,10 +1,11 @@
 //! Page faults: from the exception to the memory manager.
 #![forbid(unsafe_code)]
+use super::strict;
 use crate::arch::frame::ExceptionFrame;
 use crate::arch::layout;
 use crate::trace::{self, Told};
 use core::fmt;
-use ferry_mm::space::{Access, FaultError};
+use ferry_mm::space::{Access, FaultError, Resolution};
 use x86_64::VirtAddr;
 use x86_64::structures::idt::PageFaultErrorCode;
 
@@ -59,5 +60,8 @@ pub fn page_fault(address: VirtAddr, code: PageFaultErrorCode, frame: &Exception
     } else {
         Access::Read
     };
-    space.fault(address, access).map(drop).map_err(Failure::Access)
+    if space.fault(address, access).map_err(Failure::Access)? == Resolution::CameHome {
+        strict::note(address, frame.instruction_pointer(), access);
+    }
+    Ok(())
 }

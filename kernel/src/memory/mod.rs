@@ -13,6 +13,7 @@ pub mod device;
 pub mod explain;
 pub mod fault;
 pub mod protection;
+pub mod strict;
 
 #[cfg(feature = "tests")]
 mod tests;

@@ -49,6 +49,8 @@ pub struct Options {
     pub trace_out: Option<PathBuf>,
     /// The step that shall fail.
     pub inject: Option<Inject>,
+    /// Whether each access that brings a page home is reported.
+    pub strict: bool,
     /// Whether to show QEMU's command line.
     pub verbose: bool,
 }
@@ -83,7 +85,8 @@ pub fn record(options: &Options, screen: &mut Screen) -> Result<Vec<u8>, Error> 
         write_json(path, "").map_err(Error::from)?;
     }
 
-    let text = options::Options { command: Command::Demo, inject: options.inject, trace: options.trace }.to_string();
+    let Options { inject, trace, strict, .. } = *options;
+    let text = options::Options { command: Command::Demo, inject, trace, strict }.to_string();
     let boot = Boot {
         machine: &machine,
         loader: &loader,
@@ -94,8 +97,8 @@ pub fn record(options: &Options, screen: &mut Screen) -> Result<Vec<u8>, Error> 
     };
     report::introduction(screen, &machine, &qemu, &input);
     screen.restart_clock();
-    let mut summary = Summary::new(&input, &machine, options.inject.is_some());
-    let result = run::run(&boot, &input, options.timeout, options.trace, &mut summary, screen);
+    let mut summary = Summary::new(&input, &machine, options);
+    let result = run::run(&boot, &input, options.timeout, trace, &mut summary, screen);
     screen.clear_progress();
     summary.wall = screen.elapsed();
     summary.error = result.as_ref().err().map(ToString::to_string);

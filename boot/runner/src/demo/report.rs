@@ -54,6 +54,12 @@ pub fn stayed(screen: &Screen, round: u32, reason: &str, pages: u64) {
     screen.event(format_args!("round {round}: {} stayed in RAM: {reason}", count(pages, "page")));
 }
 
+/// An access that brought a page home, in strict mode.
+pub fn homecoming(screen: &Screen, address: u64, instruction: &str, write: bool) {
+    let access = if write { "store" } else { "load" };
+    screen.event(format_args!("strict: a {access} at v{address:#018x} brought its page home: {instruction}"));
+}
+
 /// What the host saw at a checkpoint.
 pub fn checkpoint(screen: &Screen, checkpoint: &Checkpoint, seen: &Seen, verifier: &Verifier) {
     let (round, pages) = (checkpoint.round, count(seen.pages, "page"));

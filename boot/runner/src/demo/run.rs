@@ -85,6 +85,10 @@ impl Talk<'_> {
                     let bytes = frame.len();
                     match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
                         FromKernel::Checkpoint(checkpoint) => self.look(machine, &checkpoint)?,
+                        FromKernel::Homecoming { address, instruction, write } => {
+                            self.summary.homecomings += 1;
+                            report::homecoming(self.screen, address, &machine.symbol(instruction), write);
+                        }
                         record => self.take(record)?,
                     }
                 }
@@ -152,6 +156,7 @@ impl Talk<'_> {
             FromKernel::Outcome(outcome) => self.summary.outcome = Some(outcome),
             FromKernel::Done => self.done = true,
             FromKernel::Checkpoint(_)
+            | FromKernel::Homecoming { .. }
             | FromKernel::Test { .. }
             | FromKernel::TestStarted { .. }
             | FromKernel::TestEnded(_) => return Err(Failure::Unexpected(format!("{record:?}"))),

@@ -77,6 +77,7 @@ pub struct Summary {
     expected: Hash,
     cpus: u32,
     inject: bool,
+    strict: bool,
     rounds: u32,
     devices: Vec<DeviceSummary>,
     seen_waiting: u64,
@@ -84,6 +85,8 @@ pub struct Summary {
     stayed: BTreeMap<String, u64>,
     hash_after: Option<Hash>,
     stale_bytes: Option<u64>,
+    /// Accesses that brought a page home and were told, in strict mode.
+    pub homecomings: u64,
     /// The kernel's own counts.
     pub outcome: Option<Outcome>,
     /// Why the run is not verified.
@@ -93,15 +96,16 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// A run with this input of which nothing else is known yet; `inject` where a step shall fail in it.
-    pub fn new(input: &Input, machine: &MachineOptions, inject: bool) -> Self {
+    /// A run with this input, machine and options of which nothing else is known yet.
+    pub fn new(input: &Input, machine: &MachineOptions, options: &super::Options) -> Self {
         Self {
             bytes: input.bytes().len() as u64,
             pages: input.pages(),
             hash: input.hash(),
             expected: input.inverted_hash(),
             cpus: machine.cpus,
-            inject,
+            inject: options.inject.is_some(),
+            strict: options.strict,
             rounds: 0,
             devices: machine.devices.iter().map(|device| DeviceSummary::new(device.device_type)).collect(),
             seen_waiting: 0,
@@ -110,6 +114,7 @@ impl Summary {
             // Of nothing there is nothing to bring home.
             hash_after: (input.pages() == 0).then(|| Hash::of([])),
             stale_bytes: None,
+            homecomings: 0,
             outcome: None,
             error: None,
             wall: Duration::ZERO,
@@ -197,6 +202,9 @@ impl Summary {
         let faulting: u64 = faulting.map(|device| device.verified).sum();
         let private = "the number of pages that were on private devices";
         same("the kernel's count of faults on special entries", outcome.faults, private, faulting)?;
+        let told = if self.strict { outcome.faults } else { 0 };
+        let noted = self.homecomings + outcome.lost_homecomings;
+        same("the count of accesses told or lost in strict mode", noted, "the number of those there were", told)?;
         let waiting = self.seen_waiting;
         same("the kernel's count of pages that stayed", stayed, "the host's, over all rounds", waiting)?;
         if outcome.swapped_out < self.seen_swapped {
@@ -245,6 +253,17 @@ impl Summary {
                 ]),
             ),
             ("stale_device_bytes", self.stale_bytes.into()),
+            (
+                "strict",
+                self.strict
+                    .then(|| {
+                        Json::object([
+                            ("reported", self.homecomings.into()),
+                            ("lost", outcome.map(|outcome| outcome.lost_homecomings).into()),
+                        ])
+                    })
+                    .into(),
+            ),
             ("injected", outcome.filter(|_| self.inject).map(|outcome| !outcome.inject_pending).into()),
             ("verified", self.error.is_none().into()),
             ("error", self.error.clone().into()),

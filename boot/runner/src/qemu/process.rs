@@ -11,7 +11,7 @@
 //! Invariants:
 //! 1. QEMU ends no later than this value is dropped, and no later than the thread that started it.
 //! 2. `next` reports the end only after every line and record has been taken.
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::net::Shutdown;
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use ferry_device_model::{Model, ModelError};
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::link::{self, FromHost, MAX_FRAME_BYTES};
+use ferry_protocol::symbol::{CLOSE, OPEN};
 
 use super::command::{self, Boot, Files};
 use super::discover::PROGRAM;
@@ -120,6 +121,8 @@ pub struct Machine {
     events: Receiver<Event>,
     messages: Option<JoinHandle<String>>,
     symbols: Symbols,
+    /// Symbols that were looked up already: a look takes milliseconds.
+    known: HashMap<u64, String>,
     lines: VecDeque<String>,
     started: Instant,
     ram: GuestRam,
@@ -195,8 +198,9 @@ impl Machine {
             None => None,
         };
         let symbols = Symbols::of(boot.kernel);
-        let lines = VecDeque::new();
-        Ok(Self { child, link: ours, events, messages, symbols, lines, started, ram, devices, swap, trace, run_dir })
+        let (known, lines) = (HashMap::new(), VecDeque::new());
+        let link = ours;
+        Ok(Self { child, link, events, messages, symbols, known, lines, started, ram, devices, swap, trace, run_dir })
     }
 
     /// The next thing the machine says, or [`Event::TimedOut`] where that is not before `deadline`.
@@ -274,6 +278,13 @@ impl Machine {
             reader.read_to_end(&mut bytes)?;
         }
         Ok(bytes)
+    }
+
+    /// The code at this address of the kernel, as function, file and line where that is known.
+    pub fn symbol(&mut self, address: u64) -> String {
+        let symbols = &self.symbols;
+        let text = self.known.entry(address).or_insert_with(|| symbols.replace(&format!("{OPEN}{address:x}{CLOSE}")));
+        text.clone()
     }
 
     fn keep(&mut self, line: &str) -> String {

@@ -7,6 +7,7 @@ mod device;
 mod fork;
 mod migrate;
 mod space;
+mod strict;
 
 use super::{AddressSpace, device as driver, enter, leave, manager};
 use crate::arch::areas::store_bytes;

@@ -1,7 +1,9 @@
 //! A run in which everything holds, and each number changed in turn.
 use super::*;
+use crate::demo::Options;
 use crate::device::Ivshmem;
 use crate::machine::MachineOptions;
+use ferry_protocol::options::Trace;
 
 /// A run over three pages in two rounds in which everything holds.
 fn good() -> Summary {
@@ -11,7 +13,20 @@ fn good() -> Summary {
     let input = Input::read(&path).unwrap();
     let devices = [DeviceType::Private, DeviceType::Coherent].map(Ivshmem::of_type).to_vec();
     let machine = MachineOptions { devices, ..MachineOptions::default() };
-    let mut summary = Summary::new(&input, &machine, false);
+    let options = Options {
+        kernel: None,
+        input: None,
+        machine: machine.clone(),
+        json: None,
+        timeout: Duration::from_secs(1),
+        inject: None,
+        trace: Trace::Off,
+        trace_out: None,
+        strict: true,
+        verbose: false,
+    };
+    let mut summary = Summary::new(&input, &machine, &options);
+    summary.homecomings = 1;
     summary.rounds = 2;
     for (device, pages) in summary.devices.iter_mut().zip([2, 1]) {
         (device.verified, device.inverted, device.came_home) = (pages, pages, pages);
@@ -26,7 +41,7 @@ fn good() -> Summary {
     summary.stale_bytes = Some(0);
     let (cpus, pages, rounds) = (1, 3, 2);
     let outcome = Outcome { cpus, pages, rounds, migrated: 3, faults: 2, returned: 3, ..Outcome::default() };
-    summary.outcome = Some(Outcome { swapped_out: 4, ..outcome });
+    summary.outcome = Some(Outcome { swapped_out: 4, lost_homecomings: 1, ..outcome });
     summary
 }
 
@@ -34,7 +49,7 @@ fn good() -> Summary {
 fn every_number_that_differs_is_noticed() {
     assert!(good().check().is_ok());
     type Change = (&'static str, fn(&mut Summary));
-    let changes: [Change; 21] = [
+    let changes: [Change; 22] = [
         ("count of pages", |s| s.outcome.as_mut().unwrap().pages = 4),
         ("CPUs", |s| s.outcome.as_mut().unwrap().cpus = 2),
         ("rounds", |s| s.rounds = 3),
@@ -48,6 +63,7 @@ fn every_number_that_differs_is_noticed() {
         ("found home from a device", |s| s.devices[0].came_home = 1),
         ("faults", |s| s.outcome.as_mut().unwrap().faults = 3),
         ("returned", |s| s.outcome.as_mut().unwrap().returned = 2),
+        ("told or lost in strict mode", |s| s.homecomings = 2),
         ("stayed", |s| s.stayed("pinned", 1)),
         ("at once on the swap disk", |s| s.outcome.as_mut().unwrap().swapped_out = 3),
         ("RAM frames missing at the end is -1", |s| s.outcome.as_mut().unwrap().leaked_frames = -1),
