@@ -14,8 +14,9 @@ use crate::ram::PhysRange;
 use core::fmt;
 use core::ptr::NonNull;
 use ferry_device::bar::{Bar, BarError};
+use ferry_device::geometry::CONTROL_BYTES;
 use ferry_mm::address::PAGE_BYTES;
-use ferry_mm::frame::{Descriptor, OutOfFrames};
+use ferry_mm::frame::{CpuWindow, Descriptor, OutOfFrames};
 use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::page_table::entry::LeafFlags;
 use ferry_mm::page_table::install::{self, InstallError};
@@ -100,6 +101,12 @@ pub fn map(manager: &MemoryManager, number: WindowNumber, range: PhysRange) -> R
     let base = NonNull::new(window(number).as_mut_ptr()).expect("a window is not at address 0");
     // SAFETY: the range is a memory BAR that the caller has validated and was just mapped, for ever; nothing of ours lies there.
     unsafe { Bar::new(base, range.bytes) }.map_err(WindowError::Bar)
+}
+
+/// Where CPUs map the frames of a coherent device whose BAR is at `range`: with the memory type that the window has, too.
+pub fn frames_for_cpus(range: PhysRange) -> CpuWindow {
+    let first = PhysFrame::containing_address(range.start + CONTROL_BYTES as u64);
+    CpuWindow::new(first, LeafFlags::from_bits_retain(WRITE_COMBINING.bits()))
 }
 
 /// Makes `count` descriptors for the frames behind the BAR in a window. Once per window, before the first address space is made.

@@ -152,7 +152,11 @@ fn attach(window: WindowNumber, found: pci::DeviceMemory) -> Result<Attached, De
     let frames = device.geometry().frames();
     let descriptors = bar_window::descriptors(manager, window, frames).map_err(DeviceProblem::Descriptors)?;
     machine::connect_device(id, bar);
-    manager.register_device(DeviceMemory::new(id, descriptors)).map_err(DeviceProblem::Register)?;
+    let memory = match device_type {
+        DeviceType::Private => DeviceMemory::new(id, descriptors),
+        DeviceType::Coherent => DeviceMemory::coherent(id, descriptors, bar_window::frames_for_cpus(found.range)),
+    };
+    manager.register_device(memory).map_err(DeviceProblem::Register)?;
     *driver.lock() = Some(device);
     log::info!(
         "device {number} ({device_type}) is PCI function {}: BAR {}, {frames} device frames",

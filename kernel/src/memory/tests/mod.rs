@@ -3,6 +3,7 @@
 //! A missing flush shows only while the CPU still holds the translation, so tests that hunt for stale ones touch
 //! [`WARM_PAGES`] pages first, more than any level of the cache of QEMU's CPU holds, and look at all of them.
 #![deny(unsafe_code)]
+mod coherent;
 mod device;
 mod fork;
 mod migrate;
