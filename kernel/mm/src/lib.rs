@@ -9,7 +9,7 @@
 //! same source on the host, with translation caches that keep stale entries. All state lives in a
 //! [`MemoryManager`], so any number of them can exist side by side.
 //!
-//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`notify`], [`swap`], [`migrate`]; [`trace`] is what can be
+//! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`notify`], [`swap`], [`migrate`], [`mirror`]; [`trace`] is what can be
 //! watched of them.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ pub mod lock;
 pub mod machine;
 pub mod manager;
 pub mod migrate;
+pub mod mirror;
 pub mod notify;
 pub mod page_table;
 pub mod space;

@@ -168,6 +168,8 @@ statistics! {
     dropped_on_device;
     /// Pages whose contents were lost on the way home.
     poisoned;
+    /// Pages that a device got for itself.
+    made_exclusive;
     /// Announcements in spaces with listeners.
     announcements;
     /// Flush requests, each for one range and any number of CPUs.
@@ -219,6 +221,10 @@ impl Statistics {
 
     pub(crate) fn count_poisoned(&self, pages: u64) {
         self.poisoned.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_made_exclusive(&self) {
+        self.made_exclusive.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_announcement(&self) {

@@ -87,7 +87,10 @@ impl<M: Machine> MemoryManager<M> {
     /// Whether an entry of a page at rest maps `frame`.
     #[inline]
     pub(crate) fn is_mapped_by(&self, frame: AnyFrame, entry: RawEntry) -> bool {
-        let at_rest = matches!(entry.decode(), Entry::Present { .. } | Entry::NoAccess { .. } | Entry::Device { .. });
+        let at_rest = matches!(
+            entry.decode(),
+            Entry::Present { .. } | Entry::NoAccess { .. } | Entry::Device { .. } | Entry::Exclusive { .. }
+        );
         at_rest && self.mapped_frame(entry) == Some(frame)
     }
 

@@ -143,12 +143,10 @@ impl<'m, M: Machine> Space<'m, M> {
                 }
                 _ => Slot::stays(Reason::AlreadyThere),
             },
-            Entry::NoAccess { .. } => Slot::stays(Reason::AlreadyThere),
+            Entry::NoAccess { .. } | Entry::Exclusive { .. } => Slot::stays(Reason::AlreadyThere),
             Entry::Empty => Slot::stays(Reason::Empty),
             Entry::Poison => Slot::stays(Reason::Poisoned),
-            Entry::Migrating { .. } | Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
-                Slot::stays(Reason::Busy)
-            }
+            Entry::Migrating { .. } | Entry::Swap { .. } | Entry::Unknown(_) => Slot::stays(Reason::Busy),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
-use crate::space::Space;
+use crate::space::{Space, taken_back};
 use crate::stats::Reason;
 use crate::trace::Direction;
 
@@ -91,7 +91,8 @@ impl<'m, M: Machine> Space<'m, M> {
         let manager = self.manager;
         let zero_frame = manager.zero_frame;
         let stays = |reason| Ok(Slot::stays(reason));
-        match leaf.load(page).decode() {
+        // Exclusive use ends with the migration: its owner has been told, or has stopped it and asked for this.
+        match taken_back(leaf.load(page)).decode() {
             // An empty page is taken as if the zero page stood there: both read as zeros.
             Entry::Empty => Ok(self.take_entry(leaf, page, zero_frame.into())),
             Entry::Present { frame, .. } if frame == zero_frame => Ok(self.take_entry(leaf, page, frame.into())),
@@ -123,6 +124,7 @@ impl<'m, M: Machine> Space<'m, M> {
     pub(super) fn take_entry(self, leaf: &LeafTable<'m, M>, page: Page, frame: AnyFrame) -> Slot {
         let owner = self.manager.machine.cpu();
         let saved = leaf.update(page, |raw: RawEntry| {
+            let raw = taken_back(raw);
             let flags = if raw.is_present() { raw.flags() & LeafFlags::CARRIED } else { LeafFlags::empty() };
             Entry::Migrating { frame, flags, owner }.encode()
         });

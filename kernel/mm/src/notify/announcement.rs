@@ -2,7 +2,7 @@
 use super::registry::{ListenersSeen, Places};
 use super::{Invalidation, InvalidationReason, ListenerId};
 use crate::address::PageRange;
-use crate::lock::WriteGuard;
+use crate::lock::{ReadGuard, WriteGuard};
 use crate::machine::Machine;
 use crate::space::area::AreaList;
 use crate::space::{MapError, Space};
@@ -84,6 +84,21 @@ impl<'m, M: Machine> Space<'m, M> {
             let areas = self.state.areas.write(&self.manager.machine);
             if announcement.is_current() {
                 return Ok((announcement, areas));
+            }
+        }
+    }
+
+    /// Announces a change of `range` that needs the areas only shared, and holds them so.
+    pub(crate) fn announce_and_share(
+        self,
+        range: PageRange,
+        reason: InvalidationReason,
+    ) -> (Announcement<'m, M>, ReadGuard<'m, AreaList, M>) {
+        loop {
+            let announcement = self.announce(range, reason, None);
+            let areas = self.state.areas.read(&self.manager.machine);
+            if announcement.is_current() {
+                return (announcement, areas);
             }
         }
     }

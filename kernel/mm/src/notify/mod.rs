@@ -43,6 +43,8 @@ pub enum InvalidationReason {
     Unmap,
     /// The pages stay mapped and lose their contents.
     Discard,
+    /// The pages keep their contents only if they are written again.
+    FreeLazily,
     /// The pages lose rights.
     Protect,
     /// The space's page moves to another frame, because somebody stores to a shared page.
@@ -67,7 +69,7 @@ impl InvalidationReason {
     pub(crate) fn asks_migrations_to_back_off(self) -> bool {
         match self {
             Self::Unmap | Self::Discard | Self::Protect | Self::Fork | Self::Move | Self::Release => true,
-            Self::CopyOnWrite | Self::Migrate | Self::Exclusive | Self::SwapOut => false,
+            Self::FreeLazily | Self::CopyOnWrite | Self::Migrate | Self::Exclusive | Self::SwapOut => false,
         }
     }
 }

@@ -145,6 +145,19 @@ impl Registry {
 }
 
 impl<M: Machine> MemoryManager<M> {
+    /// The device of a listener; `None` where it has none or is gone.
+    pub(crate) fn device_of_listener(&self, id: ListenerId) -> Option<DeviceId> {
+        self.listeners.place(id)?;
+        self.listeners.registrations.lock(&self.machine)[usize::from(id.place)].as_ref()?.watch.device
+    }
+
+    /// Whether a listener watches all of `range` in `space`.
+    pub(crate) fn watches(&self, id: ListenerId, space: SpaceId, range: PageRange) -> bool {
+        let registrations = self.listeners.registrations.lock(&self.machine);
+        let registered = registrations[usize::from(id.place)].as_ref().filter(|_| self.listeners.place(id).is_some());
+        registered.is_some_and(|found| found.space == space && found.watch.range.contains(range))
+    }
+
     /// Removes a listener and returns it; `None` where it is gone already. It is not called any more from now on.
     ///
     /// Waits for announcements that are under way for it; bounded by their work. Not to be called by the listener.

@@ -9,6 +9,7 @@
 //!   present, shared            (stale translation)         a copy of its own, in RAM
 //!   Migrating                  wait, look again            wait, look again
 //!   Device                     comes home                  comes home
+//!   Exclusive                  taken back                  taken back
 //!   Poison                     bus error                   bus error
 //! ```
 //!
@@ -59,6 +60,8 @@ pub enum Resolution {
     Writable,
     /// The page came home from a device.
     CameHome,
+    /// The page was taken back from a device that had it for itself.
+    TakenBack,
 }
 
 impl Resolution {
@@ -71,6 +74,7 @@ impl Resolution {
             Self::Copied => "copied",
             Self::Writable => "writable",
             Self::CameHome => "came-home",
+            Self::TakenBack => "taken-back",
         }
     }
 }
@@ -251,7 +255,7 @@ impl<'m, M: Machine> Space<'m, M> {
             manager.statistics.count_fault(entry.is_special());
         }
         let write = access == Access::Write;
-        if let Some(reason) = self.weakened_by_fault(entry, write).filter(|_| !self.is_told(announced)) {
+        if let Some(reason) = self.weakened_by_fault(area, entry, write).filter(|_| !self.is_told(announced)) {
             return Ok(Attempt::Announce(reason));
         }
         match entry.decode() {
@@ -286,16 +290,19 @@ impl<'m, M: Machine> Space<'m, M> {
             Entry::Poison => Err(FaultError::Poisoned(address)),
             // The area allows the access, so `protect` has made its entries accessible; it is at work right now.
             Entry::NoAccess { .. } => Ok(Attempt::LookAgain),
-            Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
-                Err(FaultError::Damaged(address, entry))
-            }
+            Entry::Exclusive { .. } => Ok(self.take_back(table, page, entry)),
+            Entry::Swap { .. } | Entry::Unknown(_) => Err(FaultError::Damaged(address, entry)),
         }
     }
 
     /// Why a fault on `entry` weakens it, if it does.
     #[inline]
-    pub(super) fn weakened_by_fault(self, entry: RawEntry, write: bool) -> Option<InvalidationReason> {
+    fn weakened_by_fault(self, area: &Area, entry: RawEntry, write: bool) -> Option<InvalidationReason> {
         let manager = self.manager;
+        // The pages of other areas stay where they are.
+        if area.kind != AreaKind::Anonymous {
+            return None;
+        }
         match entry.decode() {
             Entry::Present { frame, flags } if write && !flags.contains(LeafFlags::WRITABLE) => {
                 let moves =
@@ -303,6 +310,7 @@ impl<'m, M: Machine> Space<'m, M> {
                 moves.then_some(InvalidationReason::CopyOnWrite)
             }
             Entry::Device { .. } => Some(InvalidationReason::Migrate),
+            Entry::Exclusive { .. } => Some(InvalidationReason::Exclusive),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@
 //!   present                     present                     one mapping more; both entries read-only
 //!   present, pinned             present, read-only          a copy for the child, in RAM: the pin stays with the parent's page
 //!   Device                      Device                      one mapping more on the device; both read-only
+//!   Exclusive                   present                     as present: exclusive use ends
 //!   zero page, Poison           the same                    -
 //!   empty                       empty                       -
 //!   in a shared area            the same, also writable     one mapping more
@@ -16,7 +17,7 @@
 use x86_64::structures::paging::Page;
 
 use super::area::{Area, AreaKind, AreaList};
-use super::{CreateError, Resident, Space};
+use super::{CreateError, Resident, Space, taken_back};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, CopyFailed, OutOfFrames};
 use crate::lock::WriteGuard;
@@ -176,7 +177,8 @@ impl<'m, M: Machine> Space<'m, M> {
         let leaf = LeafTable::lock(machine, &manager.memory, table);
         let child_leaf = LeafTable::of_held_space(machine, &manager.memory, child_table, child_areas);
         for page in (0..part.pages()).map(|index| part.page(index)) {
-            let entry = leaf.load(page);
+            let raw = leaf.load(page);
+            let entry = taken_back(raw);
             // A page that was copied for the child is not shared.
             if entry == RawEntry::EMPTY || child_leaf.load(page) != RawEntry::EMPTY {
                 continue;
@@ -186,7 +188,7 @@ impl<'m, M: Machine> Space<'m, M> {
                 continue;
             }
             let as_shared = |entry| if area.kind == AreaKind::Shared { entry } else { read_only(entry) };
-            if as_shared(entry) != entry {
+            if as_shared(raw) != raw {
                 let before = leaf.update(page, as_shared);
                 if before.is_present() {
                     owed.owe(PageRange::of_page(page));
@@ -217,7 +219,7 @@ impl<'m, M: Machine> Space<'m, M> {
 
 /// The entry without leave to write.
 fn read_only(raw: RawEntry) -> RawEntry {
-    match raw.decode() {
+    match taken_back(raw).decode() {
         Entry::Present { frame, flags } => Entry::Present { frame, flags: flags - LeafFlags::WRITABLE },
         Entry::NoAccess { frame, flags } => Entry::NoAccess { frame, flags: flags - LeafFlags::WRITABLE },
         Entry::Device { frame, .. } => Entry::Device { frame, writable: false },

@@ -17,6 +17,7 @@ use super::{MapError, Space};
 use crate::address::PageRange;
 use crate::frame::AnyFrame;
 use crate::machine::Machine;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
@@ -32,7 +33,8 @@ impl<M: Machine> Space<'_, M> {
     /// [`MapError::NotMapped`] and [`MapError::WrongKind`], as [`Space::discard`].
     pub fn free_lazily(self, range: PageRange) -> Result<(), MapError> {
         let manager = self.manager;
-        let areas = self.state.areas.read(&manager.machine);
+        // A device that may write a page would not make it dirty again: it must ask anew.
+        let (_announcement, areas) = self.announce_and_share(range, InvalidationReason::FreeLazily);
         if !areas.covers(range) {
             return Err(MapError::NotMapped(range));
         }

@@ -262,7 +262,7 @@ impl<M: Machine> Space<'_, M> {
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == self.manager.zero_frame => {
                 self.state.uncharge(Resident::Zero, 1);
             }
-            Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
+            Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } | Entry::Exclusive { frame, .. } => {
                 let frame = self.manager.frame_behind(frame);
                 if let AnyFrame::System(_) = frame {
                     self.state.uncharge(Resident::Ram, 1);
@@ -273,7 +273,7 @@ impl<M: Machine> Space<'_, M> {
             Entry::Empty | Entry::Poison => {}
             // A migration holds the areas shared for as long as it owns an entry, and we hold them exclusively.
             Entry::Migrating { .. } => unreachable!("a Migrating entry outlived its migration: {old:?}"),
-            Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
+            Entry::Swap { .. } | Entry::Unknown(_) => {
                 unreachable!("an entry of a kind that nothing makes: {old:?}")
             }
         }

@@ -7,6 +7,7 @@
 //! 3. A CPU is in a space's set of CPUs from before it loads the space's root until after it has loaded another one.
 //! 4. The upper half of every space is the kernel's, and the same in all.
 pub mod area;
+mod exclusive;
 mod fault;
 mod fork;
 mod lazy;
@@ -35,6 +36,8 @@ use crate::page_table::walk::{self, Path};
 use crate::trace::{Event, record};
 use area::AreaList;
 pub use area::{Area, AreaKind, Protection};
+pub use exclusive::ExclusiveError;
+pub(crate) use exclusive::taken_back;
 pub use fault::{Access, FaultError, Resolution};
 pub use fork::ForkError;
 pub use map::MapError;

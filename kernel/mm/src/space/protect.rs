@@ -70,7 +70,8 @@ fn protected<M: Machine>(
         kept | protection.read_only_flags()
     };
     match raw.decode() {
-        Entry::Present { frame, flags } | Entry::NoAccess { frame, flags } => {
+        // Exclusive use ends: its owner has been told.
+        Entry::Present { frame, flags } | Entry::NoAccess { frame, flags } | Entry::Exclusive { frame, flags } => {
             return manager.entry_at_rest(manager.frame_behind(frame), writable(flags), protection);
         }
         Entry::Device { frame, writable } => {

@@ -3,7 +3,7 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::Page;
 
 use super::area::NoRoom;
-use super::{Area, AreaKind, MapError, Space};
+use super::{Area, AreaKind, MapError, Space, taken_back};
 use crate::address::{PageRange, RangeError};
 use crate::frame::OutOfFrames;
 use crate::machine::Machine;
@@ -119,7 +119,7 @@ impl<M: Machine> Space<'_, M> {
                 owed.owe(PageRange::of_page(from));
             }
             if entry != RawEntry::EMPTY {
-                self.put_in(to, entry);
+                self.put_in(to, taken_back(entry));
             }
         }
         owed.pay(machine, self.state, &manager.statistics);

@@ -182,6 +182,12 @@ fn check_leaf(
             }
             (world.sim().frame_at(frame), flags)
         }
+        Entry::Exclusive { frame, flags } => {
+            if !area.protection.contains(Protection::WRITE) {
+                found.push(Violation::StrongerThanArea { page, entry });
+            }
+            (AnyFrame::System(frame), flags)
+        }
         Entry::Device { frame, writable } => {
             if writable && !area.protection.contains(Protection::WRITE) {
                 found.push(Violation::StrongerThanArea { page, entry });
@@ -196,7 +202,7 @@ fn check_leaf(
             (frame, flags)
         }
         Entry::Poison => return,
-        Entry::Empty | Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
+        Entry::Empty | Entry::Swap { .. } | Entry::Unknown(_) => {
             found.push(Violation::UnknownEntry { page, entry });
             return;
         }

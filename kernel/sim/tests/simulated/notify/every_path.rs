@@ -62,6 +62,15 @@ fn discard() {
 }
 
 #[test]
+fn free_lazily() {
+    let (world, space) = warm();
+    let (witness, _) = Witness::of(world, space, 2, 1);
+    expect_flushed_while_told(world, space, 2, || space.free_lazily(pages(0, 8)).unwrap());
+    assert_eq!(witness.reasons(), [InvalidationReason::FreeLazily]);
+    world.assert_all_free();
+}
+
+#[test]
 fn protect() {
     for protection in [Protection::READ, Protection::empty()] {
         let (world, space) = warm();

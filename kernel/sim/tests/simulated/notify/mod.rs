@@ -1,5 +1,8 @@
 //! Invalidation listeners: who is told what, when, and what follows for migrations and lookups.
 mod every_path;
+mod exclusive;
 mod giving_way;
+mod livelock;
+mod mirror;
 mod sequence;
 mod watching;

@@ -90,6 +90,26 @@ impl Seat {
     }
 }
 
+/// Runs `act`, which makes an entry clean: that changes no right, but a flush outside of an announcement is none all the same.
+pub fn expect_flushed_while_told(world: &'static World, space: Space<'static, Sim>, page: u64, act: impl FnOnce()) {
+    let (witness, id) = Witness::of(world, space, page, 1);
+    let flushed = Arc::new(AtomicU32::new(0));
+    let flushes = flushed.clone();
+    world.sim().watch(move |_, moment| {
+        if moment == Moment::Flush {
+            flushes.fetch_add(1, Ordering::Relaxed);
+            assert!(world.manager().sequence(id).is_err(), "flushed when the listener may look again");
+        }
+    });
+    act();
+    world.sim().unwatch();
+    assert!(flushed.load(Ordering::Relaxed) > 0);
+    let told = witness.take();
+    assert!(!told.is_empty() && told[0].entry.flags().contains(LeafFlags::DIRTY), "told too late: {told:?}");
+    world.manager().unlisten(id);
+    audit(world).unwrap();
+}
+
 /// Runs `act`, which weakens the entry of `page` for `reason`, and checks at every moment that the listener was told before the
 /// entry changed, and that nothing is flushed but while it is being told.
 pub fn expect_told(
