@@ -2,6 +2,7 @@
 //!
 //! While the memory manager works, a watcher lets the other CPUs load and store by hardware alone, through whatever they
 //! have cached. Each CPU stores to words of its own, so that the order between CPUs does not matter.
+mod devices;
 mod model;
 mod operation;
 mod run;
@@ -18,11 +19,13 @@ const CPUS: usize = 3;
 const SPACES: usize = 2;
 const PAGES: usize = 12;
 const WORDS: usize = 512;
+/// Two private devices, then a coherent one.
+const DEVICES: u8 = 3;
 
 /// Runs `ops` on a machine whose behaviour `seed` determines.
 fn run(seed: u64, frames: usize, chaotic: bool, ops: &[Op]) {
     let chaos = if chaotic { Chaos::seeded(seed) } else { Chaos::CALM };
-    let world = World::builder().frames(frames).device(6).device(3).cpus(CPUS).chaos(chaos).build();
+    let world = World::builder().frames(frames).device(6).device(3).coherent_device(5).cpus(CPUS).chaos(chaos).build();
     let mut replay = Replay::begin(&world);
     let mut run = Run::new(&world, seed);
     for op in ops {

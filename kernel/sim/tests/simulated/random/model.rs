@@ -15,6 +15,8 @@ pub struct PageModel {
     pub words: Box<[u64; WORDS]>,
     /// The contents were lost, by a copy that was made to fail.
     pub lost: bool,
+    /// Where it was first mapped: neighbours whose origins are no neighbours are in different areas.
+    pub origin: usize,
     /// Tells the page from others that were mapped in its place.
     pub birth: u64,
 }
@@ -38,6 +40,15 @@ impl Model {
     pub fn page(&mut self, cpu: usize, page: usize) -> Option<&mut PageModel> {
         self.spaces[self.entered[cpu]?][page].as_mut()
     }
+}
+
+/// Whether pages that follow each other are one area: all mapped, with one protection, in the order in which they first were.
+pub fn is_one_area(pages: &[Option<PageModel>]) -> bool {
+    let follows = |first: &PageModel, second: &PageModel| {
+        first.protection == second.protection && first.origin + 1 == second.origin
+    };
+    pages.iter().all(Option::is_some)
+        && pages.windows(2).all(|pair| pair[0].as_ref().zip(pair[1].as_ref()).is_some_and(|(a, b)| follows(a, b)))
 }
 
 /// The word of a page that a CPU may store to, near `word`.

@@ -2,7 +2,7 @@
 use ferry_mm::space::Protection;
 use proptest::prelude::*;
 
-use super::{CPUS, PAGES, SPACES, WORDS};
+use super::{CPUS, DEVICES, PAGES, SPACES, WORDS};
 
 pub const PROTECTIONS: [Protection; 5] = [
     Protection::READ_WRITE,
@@ -27,8 +27,10 @@ pub enum Op {
     Load { cpu: usize, page: usize, word: usize },
     ToDevice { cpu: usize, space: usize, first: usize, count: usize, device: u8 },
     Home { cpu: usize, space: usize, first: usize, count: usize },
-    TakeAndDrop { cpu: usize, space: usize, first: usize, count: usize, phase: u8 },
-    Pin { cpu: usize, space: usize, page: usize, write: bool },
+    TakeAndDrop { cpu: usize, space: usize, first: usize, count: usize, phase: u8, device: u8 },
+    Pin { cpu: usize, space: usize, page: usize, write: bool, long: bool },
+    Evict { cpu: usize, device: u8 },
+    Relocate { cpu: usize, space: usize, first: usize, count: usize, target: usize, empty: bool },
     Unpin { which: usize },
     Inject { step: u8, count: u64 },
 }
@@ -53,12 +55,18 @@ pub fn op() -> impl Strategy<Value = Op> {
         14 => (cpu.clone(), page.clone(), 0..WORDS, any::<u64>(), 1..=8_usize)
             .prop_map(|(cpu, page, word, value, bytes)| Op::Store { cpu, page, word, value, bytes }),
         8 => (cpu.clone(), page.clone(), 0..WORDS).prop_map(|(cpu, page, word)| Op::Load { cpu, page, word }),
-        8 => (part.clone(), 0..2_u8)
+        8 => (part.clone(), 0..DEVICES)
             .prop_map(|((cpu, space, first, count), device)| Op::ToDevice { cpu, space, first, count, device }),
         4 => part.clone().prop_map(|(cpu, space, first, count)| Op::Home { cpu, space, first, count }),
-        4 => (part, 0..3_u8)
-            .prop_map(|((cpu, space, first, count), phase)| Op::TakeAndDrop { cpu, space, first, count, phase }),
-        2 => (cpu, space, page, any::<bool>()).prop_map(|(cpu, space, page, write)| Op::Pin { cpu, space, page, write }),
+        4 => (part.clone(), 0..3_u8, 0..DEVICES).prop_map(|((cpu, space, first, count), phase, device)| {
+            Op::TakeAndDrop { cpu, space, first, count, phase, device }
+        }),
+        3 => (cpu.clone(), space, page.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(cpu, space, page, write, long)| Op::Pin { cpu, space, page, write, long }),
+        2 => (cpu, 0..DEVICES).prop_map(|(cpu, device)| Op::Evict { cpu, device }),
+        2 => (part, page, any::<bool>()).prop_map(|((cpu, space, first, count), target, empty)| {
+            Op::Relocate { cpu, space, first, count: count.min(4), target, empty }
+        }),
         2 => (0..4_usize).prop_map(|which| Op::Unpin { which }),
         1 => (0..3_u8, 1..6_u64).prop_map(|(step, count)| Op::Inject { step, count }),
     ]

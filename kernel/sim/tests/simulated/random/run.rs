@@ -1,32 +1,32 @@
 //! A run: each operation on the memory manager and on the model, and what they must agree on.
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ferry_mm::frame::DeviceId;
+use ferry_mm::frame::{AnyFrame, DeviceId};
 use ferry_mm::inject::Step;
 use ferry_mm::machine::CpuId;
 use ferry_mm::migrate::{Held, Invalid, MigrateError, Report};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_mm::space::{Access, FaultError, MapError, Pin, Protection, Space, Term};
+use ferry_mm::space::{FaultError, MapError, Pin, Protection, Space};
 use ferry_sim::{AccessError, Expected, Sim, World, audit_with};
 
-use super::model::{Model, disturb, drain_all, own};
+use super::model::{Model, disturb, drain_all, is_one_area, own};
 use super::operation::{Op, PROTECTIONS};
 use super::{CPUS, PAGES, SPACES, WORDS};
 use crate::support::{at, pages};
 
-struct PinModel<'w> {
-    pin: Pin<'w, Sim>,
-    space: usize,
-    page: usize,
-    birth: u64,
+pub(super) struct PinModel<'w> {
+    pub(super) pin: Pin<'w, Sim>,
+    pub(super) space: usize,
+    pub(super) page: usize,
+    pub(super) birth: u64,
 }
 
 /// The world, its model, and what the operations hold.
 pub struct Run<'w> {
     pub(super) world: &'w World,
-    model: Arc<Mutex<Model>>,
+    pub(super) model: Arc<Mutex<Model>>,
     pub(super) spaces: [Option<Space<'w, Sim>>; SPACES],
-    pins: Vec<PinModel<'w>>,
+    pub(super) pins: Vec<PinModel<'w>>,
 }
 
 fn without_used(raw: RawEntry) -> RawEntry {
@@ -104,7 +104,7 @@ impl<'w> Run<'w> {
     }
 
     /// Checks a fault that was refused against the model.
-    fn check_fault(&self, space: usize, page: usize, write: bool, error: FaultError, struck: bool) {
+    pub(super) fn check_fault(&self, space: usize, page: usize, write: bool, error: FaultError, struck: bool) {
         let out_of_memory = self.is_out_of_memory();
         let needed = if write { Protection::WRITE } else { Protection::READ };
         let mut model = self.model();
@@ -113,6 +113,10 @@ impl<'w> Run<'w> {
             (FaultError::Forbidden(..), Some(there)) => assert!(!there.protection.contains(needed)),
             (FaultError::OutOfMemory(_), Some(there)) => {
                 assert!(there.protection.contains(needed) && (struck || out_of_memory), "{error}, struck: {struck}");
+            }
+            (FaultError::PinnedOnDevice(_), Some(there)) => {
+                let on_device = |pinned: &PinModel<'_>| matches!(pinned.pin.frame(), AnyFrame::Device(_));
+                assert!(self.pins.iter().any(|pinned| pinned.birth == there.birth && on_device(pinned)), "{error}");
             }
             (FaultError::Poisoned(_), Some(there)) => {
                 assert!(there.protection.contains(needed) && (there.lost || struck), "{error}");
@@ -166,13 +170,11 @@ impl<'w> Run<'w> {
         let model = self.model();
         let part = &model.spaces[space][first..first + count];
         let range = pages(first as u64, count as u64);
-        let Some(protection) = part[0].as_ref().map(|page| page.protection) else {
-            return Some(MigrateError::Invalid(Invalid::OutsideArea(range)));
-        };
-        if part.iter().any(|page| page.as_ref().is_none_or(|page| page.protection != protection)) {
+        if !is_one_area(part) {
             return Some(MigrateError::Invalid(Invalid::OutsideArea(range)));
         }
-        (!protection.is_accessible()).then_some(MigrateError::Invalid(Invalid::NotReadable(range)))
+        let is_readable = part.iter().flatten().all(|page| page.protection.is_accessible());
+        (!is_readable).then_some(MigrateError::Invalid(Invalid::NotReadable(range)))
     }
 
     fn has_lost(&self, space: usize, first: usize, count: usize) -> bool {
@@ -238,7 +240,7 @@ impl<'w> Run<'w> {
     }
 
     /// A copy on the way home was made to fail: one more page may be poisoned.
-    fn find_lost(&self, space: usize, handle: Space<'_, Sim>) {
+    pub(super) fn find_lost(&self, space: usize, handle: Space<'_, Sim>) {
         let mut model = self.model();
         let mut found = 0;
         for (number, page) in model.spaces[space].iter_mut().enumerate() {
@@ -253,14 +255,14 @@ impl<'w> Run<'w> {
         assert!(found <= 1, "one failure lost {found} pages");
     }
 
-    fn take_and_drop(&self, cpu: usize, space: usize, first: usize, count: usize, phase: u8) {
+    fn take_and_drop(&self, cpu: usize, space: usize, (first, count): (usize, usize), phase: u8, device: u8) {
         let Some(handle) = self.spaces[space] else { return };
         let range = pages(first as u64, count as u64);
         let entries = || -> Vec<RawEntry> {
             (first..first + count).map(|number| without_used(handle.entry(at(number as u64, 0)))).collect()
         };
         let before = entries();
-        let (result, struck) = self.on(cpu, || handle.collect(range, DeviceId::new(0).unwrap()));
+        let (result, struck) = self.on(cpu, || handle.collect(range, DeviceId::new(device).unwrap()));
         if self.check_migrate_error(&result, (space, first, count), struck) {
             assert_eq!(entries(), before, "a call that failed changed an entry");
             return;
@@ -292,21 +294,6 @@ impl<'w> Run<'w> {
             look(copied.standings().collect());
         });
         assert_eq!(entries(), before, "what was taken was not given back");
-    }
-
-    fn pin(&mut self, cpu: usize, space: usize, page: usize, write: bool) {
-        let Some(handle) = self.spaces[space] else { return };
-        let access = if write { Access::Write } else { Access::Read };
-        let (pinned, struck) = self.on(cpu, || handle.pin(at(page as u64, 0), access, Term::Long));
-        match pinned {
-            Err(error) => {
-                self.check_fault(space, page, write, error, struck);
-            }
-            Ok(pin) => {
-                let birth = self.model().spaces[space][page].as_ref().expect("pinned an unmapped page").birth;
-                self.pins.push(PinModel { pin, space, page, birth });
-            }
-        }
     }
 
     pub fn audit(&self, open_batch: bool) {
@@ -354,10 +341,15 @@ impl<'w> Run<'w> {
                 self.to_device(cpu, space, first, count.min(PAGES - first), device);
             }
             Op::Home { cpu, space, first, count } => self.home(cpu, space, first, count.min(PAGES - first)),
-            Op::TakeAndDrop { cpu, space, first, count, phase } => {
-                self.take_and_drop(cpu, space, first, count.min(PAGES - first), phase);
+            Op::TakeAndDrop { cpu, space, first, count, phase, device } => {
+                self.take_and_drop(cpu, space, (first, count.min(PAGES - first)), phase, device);
             }
-            Op::Pin { cpu, space, page, write } => self.pin(cpu, space, page, write),
+            Op::Pin { cpu, space, page, write, long } => self.pin(cpu, space, page, write, long),
+            Op::Evict { cpu, device } => self.evict(cpu, device),
+            Op::Relocate { cpu, space, first, count, target, empty } => {
+                let count = count.min(PAGES - first).min(PAGES - target);
+                self.relocate(cpu, space, (first, count), target, empty);
+            }
             Op::Unpin { which } => {
                 if which < self.pins.len() {
                     self.pins.swap_remove(which);

@@ -69,6 +69,10 @@ impl Run<'_> {
                 model.spaces[child] = pages;
                 drop(model);
                 self.spaces[child] = Some(handle);
+                if struck {
+                    // The copy of a page that is pinned on the coherent device may have failed.
+                    self.find_lost(child, handle);
+                }
             }
         }
     }
@@ -105,9 +109,9 @@ impl Run<'_> {
             return;
         }
         mapped.unwrap();
-        for page in part {
+        for (origin, page) in (first..).zip(part) {
             births += 1;
-            *page = Some(PageModel { protection, words: Box::new([0; WORDS]), lost: false, birth: births });
+            *page = Some(PageModel { protection, words: Box::new([0; WORDS]), lost: false, origin, birth: births });
         }
         model.births = births;
     }
