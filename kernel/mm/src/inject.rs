@@ -10,6 +10,10 @@ pub enum Step {
     DeviceAlloc,
     /// Copy of one page between RAM and a device.
     Copy,
+    /// Read of one page from the swap disk.
+    DiskRead,
+    /// Write of one page to the swap disk.
+    DiskWrite,
 }
 
 /// Counts steps down to the one that fails.
@@ -17,13 +21,13 @@ pub enum Step {
 /// A counter of 0 never fails; N fails the N-th step from now, once.
 #[derive(Debug, Default)]
 pub struct Injector {
-    remaining: [AtomicU64; 3],
+    remaining: [AtomicU64; 5],
 }
 
 impl Injector {
     /// Nothing fails.
     pub const fn new() -> Self {
-        Self { remaining: [const { AtomicU64::new(0) }; 3] }
+        Self { remaining: [const { AtomicU64::new(0) }; 5] }
     }
 
     /// Makes the `count`-th `step` from now fail; 0 makes none fail.

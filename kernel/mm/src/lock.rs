@@ -8,6 +8,7 @@
 //! | 4 | [`Level::Frames`] | the free lists of RAM | nothing else |
 //! | 4 | [`Level::DeviceFrames`] | the free list of one device | nothing else |
 //! | 4 | [`Level::Listeners`] | the tables of listeners and of open migrations | nothing else |
+//! | 4 | [`Level::Swap`] | the swap map | nothing else |
 //!
 //! Invariants:
 //! 1. A CPU takes locks in ascending level, and waits for at most one of a level. Two page tables are never locked at once.
@@ -40,6 +41,8 @@ pub enum Level {
     DeviceFrames,
     /// The table of listeners, and that of open migrations.
     Listeners,
+    /// The swap map.
+    Swap,
 }
 
 impl Level {
@@ -50,7 +53,7 @@ impl Level {
             Self::Spaces => 0,
             Self::Areas => 1,
             Self::PageTable => 2,
-            Self::Frames | Self::DeviceFrames | Self::Listeners => 3,
+            Self::Frames | Self::DeviceFrames | Self::Listeners | Self::Swap => 3,
         }
     }
 }

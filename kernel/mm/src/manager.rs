@@ -66,6 +66,8 @@ pub struct Census {
     pub table_frames: u64,
     /// Free device frames, over all devices.
     pub free_device_frames: u64,
+    /// Free slots of the swap disk.
+    pub free_slots: u64,
     /// Address spaces.
     pub spaces: u64,
     /// Special entries in all address spaces.
@@ -173,6 +175,7 @@ impl<M: Machine> MemoryManager<M> {
             free_frames: self.memory.free(&self.machine),
             table_frames: self.memory.tables(),
             free_device_frames: self.devices().map(DeviceMemory::free).sum(),
+            free_slots: self.swap().map_or(0, |swap| swap.free(&self.machine)),
             spaces,
             special_entries,
         }

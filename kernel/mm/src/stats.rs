@@ -29,11 +29,19 @@ pub enum Reason {
     Poisoned,
     /// The page has no frame, and one on the device would exceed the limit of its space.
     OverLimit,
+    /// The page stands on the swap disk.
+    SwappedOut,
+    /// On the way to the swap disk: every slot is in use.
+    SwapFull,
+    /// On the way to the swap disk: the disk failed.
+    DiskFailed,
+    /// A CPU used the page not long ago.
+    Used,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::DeviceFull,
         Self::DeviceLost,
         Self::CopyFailed,
@@ -46,6 +54,10 @@ impl Reason {
         Self::Empty,
         Self::Poisoned,
         Self::OverLimit,
+        Self::SwappedOut,
+        Self::SwapFull,
+        Self::DiskFailed,
+        Self::Used,
     ];
 
     /// The reason's name in reports.
@@ -63,6 +75,10 @@ impl Reason {
             Self::Empty => "empty",
             Self::Poisoned => "poisoned",
             Self::OverLimit => "over-limit",
+            Self::SwappedOut => "swapped-out",
+            Self::SwapFull => "swap-full",
+            Self::DiskFailed => "disk-failed",
+            Self::Used => "used",
         }
     }
 }
@@ -92,6 +108,11 @@ impl Stayed {
     /// Counts one page.
     pub(crate) fn add(&mut self, reason: Reason) {
         self.counts[reason as usize] += 1;
+    }
+
+    /// Takes back what was counted for pages that went after all.
+    pub(crate) fn remove(&mut self, reason: Reason, pages: u64) {
+        self.counts[reason as usize] -= pages;
     }
 
     /// Pages that stayed for this reason.
@@ -172,6 +193,18 @@ statistics! {
     made_exclusive;
     /// Announcements in spaces with listeners.
     announcements;
+    /// Pages that left RAM for the swap disk.
+    swapped_out;
+    /// Those among them that the disk had already, so that nothing was written.
+    swapped_out_clean;
+    /// Pages that were dropped instead, because their contents need not be kept.
+    dropped_unwanted;
+    /// Pages that were read from the swap disk.
+    swapped_in;
+    /// Faults on swapped pages that found the page in the swap cache, without a read of their own.
+    swap_cache_hits;
+    /// Reads and writes that the swap disk failed.
+    disk_errors;
     /// Flush requests, each for one range and any number of CPUs.
     flushes;
 }
@@ -229,6 +262,27 @@ impl Statistics {
 
     pub(crate) fn count_announcement(&self) {
         self.announcements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_swapped_out(&self, clean: bool) {
+        self.swapped_out.fetch_add(1, Ordering::Relaxed);
+        self.swapped_out_clean.fetch_add(u64::from(clean), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_dropped_unwanted(&self) {
+        self.dropped_unwanted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_swapped_in(&self) {
+        self.swapped_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_swap_cache_hit(&self) {
+        self.swap_cache_hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_disk_error(&self) {
+        self.disk_errors.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]

@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+mod disk;
 mod hardware;
 mod host_thread;
 mod machine;
@@ -35,6 +36,7 @@ mod tlb;
 mod world;
 
 pub use audit::{Expected, audit, audit_with};
+pub use disk::{SimDisk, Transfer};
 pub use hardware::PageFault;
 pub use machine::{Chaos, Moment, Sim};
 pub use program::{AccessError, Cpu};

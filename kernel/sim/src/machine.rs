@@ -18,7 +18,7 @@ use crate::host_thread;
 use crate::memory::{DeviceShape, FRAME_WORDS, Memory, behind_bar, coherent_frame};
 
 /// A copy or a clear is done in parts of this many words (512 bytes), and other CPUs get a turn before each.
-const CHUNK_WORDS: usize = 64;
+pub(crate) const CHUNK_WORDS: usize = 64;
 
 /// Turns of a wait, without a change of any entry by the waiting CPU, after which nobody will ever end it: about 2 seconds.
 const LONGEST_WAIT: u32 = 1 << 14;
@@ -71,6 +71,8 @@ pub enum Moment {
     Lock,
     /// In each turn of a wait.
     Relax,
+    /// Before each part of a transfer of the swap disk, and at its end.
+    Disk,
 }
 
 type Watcher = Arc<dyn Fn(&Sim, Moment) + Send + Sync>;
@@ -236,7 +238,7 @@ impl Sim {
     }
 
     /// Gives the other CPUs, and this one's caches, their turn.
-    fn announce(&self, moment: Moment) {
+    pub(crate) fn announce(&self, moment: Moment) {
         self.assert_no_free_frame_is_reachable();
         if self.chaos != Chaos::CALM {
             for cpu in self.cpus() {

@@ -5,10 +5,12 @@ use ferry_mm::MemoryManager;
 use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::frame::{AnyFrame, CpuWindow, Descriptor, DeviceFrame, DeviceId, DeviceMemory, SystemMemory};
 use ferry_mm::machine::Machine;
+use ferry_mm::swap::SwapDisk;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
 use crate::audit::audit;
+use crate::disk::SimDisk;
 use crate::machine::{Chaos, Sim};
 use crate::memory::{COHERENT_TYPE, DeviceShape};
 use crate::program::Cpu;
@@ -21,6 +23,7 @@ const RESERVED_FRAMES: usize = 1;
 pub struct Builder {
     frames: usize,
     devices: Vec<DeviceShape>,
+    slots: usize,
     cpus: usize,
     chaos: Chaos,
 }
@@ -47,6 +50,12 @@ impl Builder {
     /// One more device, with `frames` frames of registers that CPUs reach and the memory manager knows nothing of.
     pub fn registers(mut self, frames: usize) -> Self {
         self.devices.push(DeviceShape { frames, coherent: true, registered: false });
+        self
+    }
+
+    /// A swap disk of `slots` slots.
+    pub fn swap(mut self, slots: usize) -> Self {
+        self.slots = slots;
         self
     }
 
@@ -90,8 +99,12 @@ impl Builder {
             };
             manager.register_device(device).expect("a place for the device");
         }
+        let disk = (self.slots > 0).then(|| Arc::new(SimDisk::new(self.slots)));
+        if let Some(disk) = &disk {
+            manager.attach_swap(Box::new(disk.clone())).expect("the first disk");
+        }
         let free_at_boot = manager.memory().free(manager.machine());
-        World { manager, kernel_root, free_at_boot }
+        World { manager, kernel_root, free_at_boot, disk }
     }
 }
 
@@ -104,12 +117,13 @@ pub struct World {
     manager: MemoryManager<Sim>,
     kernel_root: PhysFrame,
     free_at_boot: u64,
+    disk: Option<Arc<SimDisk>>,
 }
 
 impl World {
     /// A machine with 256 frames of RAM, no device and one calm CPU, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { frames: 256, devices: Vec::new(), cpus: 1, chaos: Chaos::CALM }
+        Builder { frames: 256, devices: Vec::new(), slots: 0, cpus: 1, chaos: Chaos::CALM }
     }
 
     /// The memory manager.
@@ -125,6 +139,14 @@ impl World {
     /// The root of the kernel's own tables.
     pub fn kernel_root(&self) -> PhysFrame {
         self.kernel_root
+    }
+
+    /// The swap disk.
+    ///
+    /// # Panics
+    /// Where the machine has none.
+    pub fn disk(&self) -> &SimDisk {
+        self.disk.as_ref().expect("a machine with a swap disk")
     }
 
     /// Free RAM frames when the memory manager had booted.
@@ -160,6 +182,9 @@ impl World {
         assert_eq!(memory.free(self.sim()), self.free_at_boot, "RAM frames are missing");
         for device in self.manager.devices() {
             assert_eq!(device.free(), device.frames(), "frames of device {} are missing", device.id().number());
+        }
+        if let (Some(swap), Some(disk)) = (self.manager.swap(), &self.disk) {
+            assert_eq!(swap.free(self.sim()), disk.slots(), "slots of the swap disk are missing");
         }
         let blocks: Vec<PhysFrame> = std::iter::from_fn(|| memory.allocate_block(self.sim(), 0).ok()).collect();
         assert_eq!(blocks.len() as u64, self.free_at_boot, "the free lists hold other frames than they count");

@@ -80,7 +80,9 @@ pub fn page_fault(frame: &ExceptionFrame, address: VirtAddr, failure: Failure) -
     describe_machine(&mut out, frame);
     let code = match (cause, failure) {
         (Cause::GuardPage { .. }, _) => ExitCode::StackOverflow,
-        (_, Failure::Access(FaultError::OutOfMemory(_) | FaultError::Poisoned(_))) => ExitCode::AccessFailed,
+        (_, Failure::Access(FaultError::OutOfMemory(_) | FaultError::Poisoned(_) | FaultError::Disk(_))) => {
+            ExitCode::AccessFailed
+        }
         _ => ExitCode::UnexpectedException,
     };
     end(out, code)

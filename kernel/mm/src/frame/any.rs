@@ -11,28 +11,31 @@ use crate::migrate::BringHomeError;
 pub(crate) struct CopyFailed;
 
 /// The lock of a frame, given back on drop. See [`Descriptor`].
-pub(crate) struct LockedFrame<'m> {
-    descriptor: &'m Descriptor,
+pub(crate) struct LockedFrame<'m, M: Machine> {
+    manager: &'m MemoryManager<M>,
+    frame: AnyFrame,
 }
 
-impl LockedFrame<'_> {
+impl<M: Machine> LockedFrame<'_, M> {
     /// What is known about the frame.
     pub(crate) fn descriptor(&self) -> &Descriptor {
-        self.descriptor
+        self.manager.any_descriptor(self.frame)
     }
 }
 
-impl Drop for LockedFrame<'_> {
+impl<M: Machine> Drop for LockedFrame<'_, M> {
     fn drop(&mut self) {
-        self.descriptor.unlock();
+        match self.frame {
+            AnyFrame::System(frame) => self.manager.unlock_page(frame),
+            AnyFrame::Device(_) => self.descriptor().unlock(),
+        }
     }
 }
 
 impl<M: Machine> MemoryManager<M> {
     /// Tries to lock a frame that holds a page.
-    pub(crate) fn try_lock_frame(&self, frame: AnyFrame) -> Option<LockedFrame<'_>> {
-        let descriptor = self.any_descriptor(frame);
-        descriptor.try_lock_page().then_some(LockedFrame { descriptor })
+    pub(crate) fn try_lock_frame(&self, frame: AnyFrame) -> Option<LockedFrame<'_, M>> {
+        self.any_descriptor(frame).try_lock_page().then_some(LockedFrame { manager: self, frame })
     }
 
     /// Drops `count` references to a frame, and frees it with the last.

@@ -6,6 +6,7 @@
 //!  │ state    │ references │ mappings │ pins    │ reverse map    │ list link    │
 //!  └──────────┴────────────┴──────────┴─────────┴────────────────┴──────────────┘
 //!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), UNWANTED (30), LOCKED (31)
+//!    reverse map: origin (bits 0-34), slot of the swap cache + 1 (35-62), holds a page (63)
 //! ```
 //!
 //! Every field is atomic; which lock protects a change of which field:
@@ -18,8 +19,10 @@
 //!    of its only entry; gone with the last mapping.
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::page_table::entry::SwapSlot;
 use crate::space::{MAX_SPACES, SpaceId};
 use crate::stats::Reason;
+use crate::swap::MAX_SLOTS;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +74,13 @@ const LOCKED: u32 = 1 << 31;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub struct Origin(pub(crate) u64);
 
+/// The reverse map's word: the origin, the slot of the swap cache plus one, and whether the frame holds a page at all.
+const ORIGIN_BITS: u32 = 35;
+const ORIGIN_MASK: u64 = (1 << ORIGIN_BITS) - 1;
+const SLOT_MASK: u64 = ((1 << 28) - 1) << ORIGIN_BITS;
 const MAPPED: u64 = 1 << 63;
+
+const _: () = assert!(MAX_SLOTS << ORIGIN_BITS == SLOT_MASK && SLOT_MASK & MAPPED == 0);
 
 /// The end of a list, as a frame's number.
 pub(crate) const NO_FRAME: u32 = u32::MAX;
@@ -146,7 +155,8 @@ impl Descriptor {
         }
     }
 
-    /// References: one for each mapping, one for each pin, and those of code that works on the frame right now.
+    /// References: one for each mapping, one for each pin, one for the swap cache, and those of code that works on the frame
+    /// right now.
     #[inline]
     pub fn references(&self) -> u32 {
         self.references.load(Ordering::Acquire)
@@ -168,7 +178,14 @@ impl Descriptor {
     #[inline]
     pub fn origin(&self) -> Option<Origin> {
         let word = self.reverse_map.load(Ordering::Relaxed);
-        (word & MAPPED != 0).then_some(Origin(word & !MAPPED))
+        (word & MAPPED != 0).then_some(Origin(word & ORIGIN_MASK))
+    }
+
+    /// The slot whose page the frame holds in the swap cache.
+    #[inline]
+    pub fn swap_slot(&self) -> Option<SwapSlot> {
+        let slot = (self.reverse_map.load(Ordering::Acquire) & SLOT_MASK) >> ORIGIN_BITS;
+        slot.checked_sub(1).and_then(SwapSlot::new)
     }
 
     /// Whether somebody holds the frame's lock.
@@ -245,15 +262,49 @@ impl Descriptor {
         self.mappings.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// `count` entries less map the frame; their references stay with the caller.
+    /// `count` entries less map the frame; their references stay with the caller. In the swap cache it holds its page also
+    /// without a mapping.
     #[inline]
     pub(crate) fn remove_mappings(&self, count: u32) {
         let before = self.mappings.fetch_sub(count, Ordering::AcqRel);
         debug_assert!(before >= count, "{count} mappings removed of {before}");
-        if before == count {
+        if before == count && self.swap_slot().is_none() {
             self.reverse_map.store(0, Ordering::Relaxed);
             self.change_kind(FrameKind::Owned);
         }
+    }
+
+    /// Puts a locked frame that holds a page into the swap cache, with its reference.
+    pub(crate) fn enter_swap_cache(&self, slot: SwapSlot) {
+        self.references.fetch_add(1, Ordering::AcqRel);
+        self.reverse_map.fetch_or((slot.number() + 1) << ORIGIN_BITS, Ordering::AcqRel);
+    }
+
+    /// Makes a frame that has one owner hold the page of `slot`, unmapped and locked; the owner's reference becomes the swap
+    /// cache's.
+    pub(crate) fn enter_fresh(&self, slot: SwapSlot, origin: Origin) {
+        self.reverse_map.store(MAPPED | (slot.number() + 1) << ORIGIN_BITS | origin.0, Ordering::Release);
+        self.state.store(FrameKind::Anonymous as u32 | LOCKED, Ordering::Release);
+    }
+
+    /// Takes a locked frame out of the swap cache; its reference stays with the caller. A frame that nobody maps holds no page
+    /// from then on.
+    pub(crate) fn leave_swap_cache(&self) {
+        self.reverse_map.fetch_and(!SLOT_MASK, Ordering::AcqRel);
+        if self.mappings() == 0 {
+            self.reverse_map.store(0, Ordering::Relaxed);
+            self.change_kind(FrameKind::Owned);
+        }
+    }
+
+    /// One entry more maps a locked frame in the swap cache. The first says which page it is: the slot may have held another
+    /// one when its reading began.
+    pub(crate) fn map_cached(&self, origin: Origin) {
+        if self.mappings() == 0 {
+            let slot = self.reverse_map.load(Ordering::Relaxed) & SLOT_MASK;
+            self.reverse_map.store(MAPPED | slot | origin.0, Ordering::Release);
+        }
+        self.add_mapping();
     }
 
     /// Drops `count` references and returns whether none is left.
@@ -343,6 +394,32 @@ mod tests {
         assert!(descriptor.is_unwanted());
         descriptor.remove_mappings(1);
         assert!(!descriptor.is_unwanted() && !descriptor.try_lock_page());
+    }
+
+    #[test]
+    fn the_swap_cache_keeps_the_page_of_a_frame_without_mappings() {
+        for (origin, slot) in [(Origin(0), 0), (Origin((1 << 35) - 1), MAX_SLOTS - 1), (Origin(5), 7)] {
+            let descriptor = Descriptor::new();
+            let slot = SwapSlot::new(slot).unwrap();
+            descriptor.set_kind(FrameKind::Owned, 0);
+            descriptor.set_first_reference();
+            descriptor.map(origin, 1);
+            assert_eq!(descriptor.swap_slot(), None);
+            assert!(descriptor.try_lock_page());
+            descriptor.enter_swap_cache(slot);
+            assert_eq!((descriptor.origin(), descriptor.swap_slot()), (Some(origin), Some(slot)));
+            descriptor.remove_mappings(1);
+            assert!(!descriptor.release(1));
+            assert_eq!((descriptor.kind(), descriptor.origin()), (FrameKind::Anonymous, Some(origin)));
+            descriptor.map_cached(Origin(1));
+            assert_eq!((descriptor.origin(), descriptor.swap_slot()), (Some(Origin(1)), Some(slot)));
+            descriptor.remove_mappings(1);
+            assert!(!descriptor.release(1));
+            descriptor.leave_swap_cache();
+            assert!(descriptor.is_locked());
+            assert_eq!((descriptor.kind(), descriptor.origin()), (FrameKind::Owned, None));
+            assert!(descriptor.release(1));
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ impl<'m, M: Machine> Space<'m, M> {
     pub(super) fn migrate_home_for(self, range: PageRange, options: MigrateOptions) -> Result<Report, MigrateError> {
         let manager = self.manager;
         let machine = &manager.machine;
+        // Beforehand: nothing can be swapped out for a batch that holds entries.
+        manager.make_room(self.resident().device.min(range.pages()));
         let mut batch = Batch::announced(self, range, Direction::Home, options)?;
         let mut owed = OwedFlush::new();
         let mut slots = batch.slots.iter_mut();
@@ -146,7 +148,8 @@ impl<'m, M: Machine> Space<'m, M> {
             Entry::NoAccess { .. } | Entry::Exclusive { .. } => Slot::stays(Reason::AlreadyThere),
             Entry::Empty => Slot::stays(Reason::Empty),
             Entry::Poison => Slot::stays(Reason::Poisoned),
-            Entry::Migrating { .. } | Entry::Swap { .. } | Entry::Unknown(_) => Slot::stays(Reason::Busy),
+            Entry::Swap { .. } => Slot::stays(Reason::SwappedOut),
+            Entry::Migrating { .. } | Entry::Unknown(_) => Slot::stays(Reason::Busy),
         }
     }
 

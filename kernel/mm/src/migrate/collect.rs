@@ -105,17 +105,21 @@ impl<'m, M: Machine> Space<'m, M> {
                     if !descriptor.try_lock_page() {
                         return stays(Reason::Busy);
                     }
+                    // R15: out of the swap cache, or it is the only copy of what other entries name by their slot.
+                    if !manager.leave_swap_cache(frame) {
+                        manager.unlock_page(frame);
+                        return stays(Reason::Busy);
+                    }
                     Ok(self.take_entry(leaf, page, frame.into()))
                 }
                 AnyFrame::Device(frame) => stays(on_device(frame, device)),
             },
             Entry::Device { frame, .. } => stays(on_device(frame, device)),
             Entry::Migrating { .. } => stays(Reason::Busy),
-            Entry::NoAccess { .. }
-            | Entry::Swap { .. }
-            | Entry::Exclusive { .. }
-            | Entry::Poison
-            | Entry::Unknown(_) => Err(MigrateError::Fault(page.start_address())),
+            Entry::Swap { .. } => stays(Reason::SwappedOut),
+            Entry::NoAccess { .. } | Entry::Exclusive { .. } | Entry::Poison | Entry::Unknown(_) => {
+                Err(MigrateError::Fault(page.start_address()))
+            }
         }
     }
 

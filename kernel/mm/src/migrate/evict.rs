@@ -9,6 +9,7 @@ use super::others::{NotHeld, Others};
 use crate::frame::{AnyFrame, CopyFailed, Descriptor, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::space::{Protection, Resident};
 use crate::stats::{Cause, Reason};
@@ -115,7 +116,9 @@ impl<M: Machine> MemoryManager<M> {
         if used.peek().is_none() {
             return;
         }
-        let told = self.tell_sharers(None, None, |sharers| {
+        // Beforehand: nothing can be swapped out while the spaces are held.
+        self.make_room(used.clone().count() as u64);
+        let told = self.tell_sharers(None, InvalidationReason::Migrate, None, |sharers| {
             used.clone().for_each(|frame| sharers.look_for(frame.into()));
         });
         let mut others = match told.and_then(|told| Others::hold(self, None, told)) {

@@ -37,6 +37,7 @@ mod in_progress;
 mod options;
 mod others;
 mod prepare;
+mod swapped;
 mod unmap;
 
 pub use back::BringHomeError;
@@ -46,12 +47,11 @@ pub use copy::Copied;
 pub use evict::Evicted;
 pub(crate) use in_progress::{OpenBatches, OpenCount};
 pub use options::{Busy, Foreign, MigrateOptions};
+pub(crate) use others::Everybody;
 pub use unmap::Unmapped;
 
 use crate::address::PageRange;
 use crate::frame::DeviceId;
-use crate::machine::Machine;
-use crate::space::Space;
 use crate::stats::Stayed;
 use x86_64::VirtAddr;
 
@@ -131,27 +131,9 @@ pub struct Report {
     pub stayed: Stayed,
 }
 
-impl<M: Machine> Space<'_, M> {
-    /// Moves the pages of `range` to `device`: all four phases.
-    ///
-    /// Pages that cannot move stay as they are, each with its reason in the report; that is no error.
-    ///
-    /// # Errors
-    /// See [`MigrateError`].
-    pub fn migrate_to_device(self, range: PageRange, device: DeviceId) -> Result<Report, MigrateError> {
-        self.migrate_to_device_with(range, device, MigrateOptions::default())
-    }
-
-    /// The same, as `options` say.
-    ///
-    /// # Errors
-    /// See [`MigrateError`].
-    pub fn migrate_to_device_with(
-        self,
-        range: PageRange,
-        device: DeviceId,
-        options: MigrateOptions,
-    ) -> Result<Report, MigrateError> {
-        Ok(self.collect_with(range, device, options)?.unmap()?.copy().finalize())
+impl core::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.moved += other.moved;
+        self.stayed += other.stayed;
     }
 }

@@ -13,11 +13,17 @@ use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::space::{Area, HeldSpace, MAX_SPACES, Space, SpaceId};
 
-/// The other spaces, held.
-pub(crate) struct Others<'m, M: Machine> {
-    held: Vec<(HeldSpace<'m, M>, OwedFlush)>,
+/// A space that is held, and the flush that is owed there.
+pub(crate) type Hold<'m, M> = Option<(HeldSpace<'m, M>, OwedFlush)>;
+
+/// The other spaces, held: in the heap for calls, in an array on the stack where the heap may not be used.
+pub(crate) struct Others<'m, M: Machine, H = Vec<Hold<'m, M>>> {
+    held: H,
     told: SharersToldOf<'m, M>,
 }
+
+/// Every space, on the stack.
+pub(crate) type Everybody<'m, M> = Others<'m, M, [Hold<'m, M>; MAX_SPACES]>;
 
 /// Why not every other space can be held.
 pub(crate) enum NotHeld {
@@ -35,16 +41,29 @@ impl<'m, M: Machine> Others<'m, M> {
     ) -> Result<Self, NotHeld> {
         let mut held = Vec::new();
         held.try_reserve_exact(MAX_SPACES).map_err(|_| NotHeld::NoMemory)?;
-        held.extend(manager.try_hold_spaces(except).flatten().map(|space| (space, OwedFlush::new())));
+        held.extend(manager.try_hold_spaces(except).flatten().map(|space| Some((space, OwedFlush::new()))));
         Ok(Self { held, told })
     }
+}
 
+impl<'m, M: Machine> Everybody<'m, M> {
+    /// Holds every space that can be held without waiting, and takes no heap memory for it.
+    pub(crate) fn hold_all(manager: &'m MemoryManager<M>, told: SharersToldOf<'m, M>) -> Self {
+        let mut held = [const { None }; MAX_SPACES];
+        for (place, space) in held.iter_mut().zip(manager.try_hold_spaces(None).flatten()) {
+            *place = Some((space, OwedFlush::new()));
+        }
+        Self { held, told }
+    }
+}
+
+impl<'m, M: Machine, H: AsRef<[Hold<'m, M>]> + AsMut<[Hold<'m, M>]>> Others<'m, M, H> {
     /// Makes the entries that map `frame` in the other spaces `Migrating`; returns how many there were. An entry whose listeners
     /// were not told is left alone, and the count of mappings tells.
     pub(crate) fn take(&mut self, frame: AnyFrame, origin: Origin) -> u32 {
         let mut taken = 0;
         let told = &self.told;
-        for (held, owed) in &mut self.held {
+        for (held, owed) in self.held.as_mut().iter_mut().flatten() {
             let owner = held.space.manager.machine.cpu();
             held.for_each_candidate(origin, |leaf, page, _| {
                 if held.space.manager.is_mapped_by(frame, leaf.load(page)) && told.covers(held.space, page) {
@@ -59,13 +78,54 @@ impl<'m, M: Machine> Others<'m, M> {
         taken
     }
 
+    /// Whether a CPU has used the frame through an entry, as far as the entries' accessed bits say.
+    pub(crate) fn is_used(&self, frame: AnyFrame, origin: Origin) -> bool {
+        let mut used = false;
+        for (held, _) in self.held.as_ref().iter().flatten() {
+            held.for_each_candidate(origin, |leaf, page, _| {
+                used |= is_used_through(held.space.manager, leaf.load(page), frame);
+            });
+        }
+        used
+    }
+
+    /// Takes the accessed bit from every entry that maps `frame`. The flush is owed: a CPU that still has the translation
+    /// would use the page without setting the bit again.
+    pub(crate) fn forget_use(&mut self, frame: AnyFrame, origin: Origin) {
+        for (held, owed) in self.held.as_mut().iter_mut().flatten() {
+            held.for_each_candidate(origin, |leaf, page, _| {
+                if is_used_through(held.space.manager, leaf.load(page), frame) {
+                    leaf.update(page, |raw| RawEntry(raw.0 & !LeafFlags::ACCESSED.bits()));
+                    owed.owe(crate::address::PageRange::of_page(page));
+                }
+            });
+        }
+    }
+
     /// Pays what taking entries owes, one flush per space; listeners may look again.
     pub(crate) fn flush(&mut self) {
-        for (held, owed) in &mut self.held {
+        for (held, owed) in self.held.as_mut().iter_mut().flatten() {
             let manager = held.space.manager;
             core::mem::take(owed).pay(&manager.machine, held.space.state, &manager.statistics);
         }
         drop(core::mem::take(&mut self.told));
+    }
+
+    /// The flags that the taken entries of `frame` had, all together.
+    pub(crate) fn saved_flags(&self, frame: AnyFrame, origin: Origin) -> LeafFlags {
+        let mut all = LeafFlags::empty();
+        for (held, _) in self.held.as_ref().iter().flatten() {
+            let this_cpu = held.space.manager.machine.cpu();
+            held.for_each_candidate(origin, |leaf, page, _| {
+                if let Entry::Migrating { frame: named, flags, owner } = leaf.load(page).decode()
+                    && named == frame
+                    && owner == this_cpu
+                {
+                    all |= flags;
+                }
+            });
+        }
+        all
     }
 
     /// Replaces our `Migrating` entries of `frame` by what `entry` makes of each space, area and saved flags.
@@ -76,7 +136,7 @@ impl<'m, M: Machine> Others<'m, M> {
         mut entry: impl FnMut(Space<'m, M>, &Area, LeafFlags) -> RawEntry,
     ) -> u32 {
         let mut replaced = 0;
-        for (held, _) in &self.held {
+        for (held, _) in self.held.as_ref().iter().flatten() {
             let this_cpu = held.space.manager.machine.cpu();
             held.for_each_candidate(origin, |leaf, page, area| {
                 if let Entry::Migrating { frame: named, flags, owner } = leaf.load(page).decode()
@@ -101,4 +161,8 @@ impl<'m, M: Machine> Others<'m, M> {
 fn migrating(raw: RawEntry, frame: AnyFrame, owner: crate::machine::CpuId) -> RawEntry {
     // W, U, A, D and NX stand at the same places in every kind that has them.
     Entry::Migrating { frame, flags: raw.flags() & LeafFlags::CARRIED, owner }.encode()
+}
+
+fn is_used_through<M: Machine>(manager: &MemoryManager<M>, entry: RawEntry, frame: AnyFrame) -> bool {
+    entry.is_present() && entry.flags().contains(LeafFlags::ACCESSED) && manager.is_mapped_by(frame, entry)
 }

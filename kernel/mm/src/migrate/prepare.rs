@@ -48,9 +48,10 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
 
 impl<M: Machine> MemoryManager<M> {
     /// Tells the listeners of spaces that map frames which `look` looks for.
-    pub(super) fn tell_sharers<'m>(
+    pub(crate) fn tell_sharers<'m>(
         &'m self,
         of: Option<SpaceId>,
+        reason: InvalidationReason,
         initiator: Option<ListenerId>,
         look: impl FnOnce(&mut Sharers<'m, M>),
     ) -> Result<SharersToldOf<'m, M>, NotHeld> {
@@ -58,7 +59,7 @@ impl<M: Machine> MemoryManager<M> {
         if !sharers.is_empty() {
             look(&mut sharers);
         }
-        Ok(sharers.announce(InvalidationReason::Migrate, initiator)?)
+        Ok(sharers.announce(reason, initiator)?)
     }
 }
 
@@ -66,7 +67,7 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Tells the listeners of other spaces that share RAM pages of `range`.
     fn tell_sharers_of(self, range: PageRange, initiator: Option<ListenerId>) -> Result<SharersToldOf<'m, M>, NotHeld> {
         let manager = self.manager;
-        manager.tell_sharers(Some(self.id()), initiator, |sharers| {
+        manager.tell_sharers(Some(self.id()), InvalidationReason::Migrate, initiator, |sharers| {
             self.for_each_special_or_present(range, |_, entry| {
                 if let Entry::Present { frame, .. } = entry
                     && let frame = manager.frame_behind(frame)

@@ -10,6 +10,7 @@
 //!   Migrating                  wait, look again            wait, look again
 //!   Device                     comes home                  comes home
 //!   Exclusive                  taken back                  taken back
+//!   Swap                       swapped in                  swapped in
 //!   Poison                     bus error                   bus error
 //! ```
 //!
@@ -23,15 +24,16 @@ use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::{Area, AreaKind, OverLimit, Protection, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{CopyFailed, DeviceId, OutOfFrames, OwnedFrame};
+use crate::frame::{AnyFrame, CopyFailed, DeviceId, Origin, OutOfFrames, OwnedFrame};
 use crate::machine::Machine;
 use crate::migrate::BringHomeError;
 use crate::notify::{Announcement, InvalidationReason};
-use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::entry::{Entry, LeafFlags, RawEntry, SwapSlot};
 use crate::page_table::flush::{FlushRequest, FlushScope, OwedFlush};
 use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
 use crate::stats::Cause;
+use crate::swap::SwapIn;
 use crate::trace::{Event, record};
 
 /// What a CPU wanted to do.
@@ -62,6 +64,8 @@ pub enum Resolution {
     CameHome,
     /// The page was taken back from a device that had it for itself.
     TakenBack,
+    /// The page was swapped in.
+    SwappedIn,
 }
 
 impl Resolution {
@@ -75,6 +79,7 @@ impl Resolution {
             Self::Writable => "writable",
             Self::CameHome => "came-home",
             Self::TakenBack => "taken-back",
+            Self::SwappedIn => "swapped-in",
         }
     }
 }
@@ -100,6 +105,8 @@ pub enum FaultError {
     Guard(VirtAddr),
     /// Addresses of a device are here, whose frames cannot be pinned.
     NotMemory(VirtAddr),
+    /// The swap disk failed to read the page; nothing is lost, the access may be tried again.
+    Disk(VirtAddr),
     /// The page is being migrated by this very CPU, which would wait for itself.
     WaitsForItself(VirtAddr),
     /// The entry is none that the memory manager makes.
@@ -119,6 +126,7 @@ impl FaultError {
             Self::Poisoned(_) => "poisoned",
             Self::DeviceLost(..) => "device-lost",
             Self::PinnedOnDevice(_) => "pinned-on-device",
+            Self::Disk(_) => "disk",
             Self::WaitsForItself(_) => "waits-for-itself",
             Self::Damaged(..) => "damaged",
         }
@@ -165,6 +173,12 @@ impl core::fmt::Display for FaultError {
             Self::PinnedOnDevice(address) => {
                 write!(f, "v{address:#x} is pinned in its device's memory; try again when that pin is dropped")
             }
+            Self::Disk(address) => {
+                write!(
+                    f,
+                    "the swap disk could not read v{address:#x}; see what the host says about its disk, and try again"
+                )
+            }
             Self::WaitsForItself(address) => {
                 write!(
                     f,
@@ -185,13 +199,16 @@ pub(super) enum Attempt {
     Done(Resolution),
     LookAgain,
     Announce(InvalidationReason),
+    /// The page of this slot and origin must be read first, without a lock.
+    Read(SwapSlot, Origin),
 }
 
 impl<'m, M: Machine> Space<'m, M> {
     /// Makes an access possible that faulted. On success the access can be tried again, and may fault again where
     /// another CPU changes the page in between.
     ///
-    /// Takes no heap memory. Waits only for other CPUs' migrations and for listeners, without a lock or a reference.
+    /// Takes no heap memory. Waits only for other CPUs' migrations, for listeners and for the swap disk, without a lock or a
+    /// reference. Where no frame is free, other pages are swapped out.
     ///
     /// # Errors
     /// See [`FaultError`]; the page is as it was, except that a failed copy poisons it.
@@ -201,23 +218,48 @@ impl<'m, M: Machine> Space<'m, M> {
 
     /// The same, for whoever needs the page to be there.
     pub(super) fn fault_for(self, address: VirtAddr, access: Access, cause: Cause) -> Result<Resolution, FaultError> {
-        let outcome = self.resolve(address, access, cause);
+        let outcome = self.resolve(address, access, cause, true);
         record(&self.manager.machine, || Event::Fault { space: self.id, address, access, outcome });
         outcome
     }
 
+    /// Does what a fault does on behalf of the memory manager itself, which counts no fault of a CPU.
+    pub(crate) fn make_readable(self, address: VirtAddr) -> Result<Resolution, FaultError> {
+        self.resolve(address, Access::Read, Cause::Call, false)
+    }
+
     #[inline]
-    fn resolve(self, address: VirtAddr, access: Access, cause: Cause) -> Result<Resolution, FaultError> {
+    fn resolve(self, address: VirtAddr, access: Access, cause: Cause, counted: bool) -> Result<Resolution, FaultError> {
+        let mut first = counted;
+        let is_out_of_frames = |error: &FaultError| matches!(error, FaultError::OutOfMemory(_));
+        self.manager.with_reclaim(is_out_of_frames, || self.resolve_with_frames(address, access, cause, &mut first))
+    }
+
+    /// The same without making room; `first` is whether no look was counted yet.
+    #[inline]
+    fn resolve_with_frames(
+        self,
+        address: VirtAddr,
+        access: Access,
+        cause: Cause,
+        first: &mut bool,
+    ) -> Result<Resolution, FaultError> {
+        let manager = self.manager;
         let range = PageRange::of_page(Page::containing_address(address));
-        let mut first = true;
         let mut announced = None;
+        let mut read = false;
         loop {
-            match self.fault_once(address, access, cause, first, announced.as_ref())? {
-                Attempt::Done(resolution) => return Ok(resolution),
-                Attempt::LookAgain => self.manager.machine.relax(),
+            match self.fault_once(address, access, cause, core::mem::take(first), announced.as_ref())? {
+                Attempt::Done(resolution) => {
+                    if resolution == Resolution::SwappedIn && !read {
+                        manager.statistics.count_swap_cache_hit();
+                    }
+                    return Ok(resolution);
+                }
+                Attempt::LookAgain => manager.machine.relax(),
                 Attempt::Announce(reason) => announced = Some(self.announce(range, reason, None)),
+                Attempt::Read(slot, origin) => read |= self.read_swapped(address, slot, origin)?,
             }
-            first = false;
         }
     }
 
@@ -255,7 +297,8 @@ impl<'m, M: Machine> Space<'m, M> {
             manager.statistics.count_fault(entry.is_special());
         }
         let write = access == Access::Write;
-        if let Some(reason) = self.weakened_by_fault(area, entry, write).filter(|_| !self.is_told(announced)) {
+        let weakened = self.weakened_by_fault(area, entry, write);
+        if let Some(reason) = weakened.filter(|_| !self.is_told(announced)) {
             return Ok(Attempt::Announce(reason));
         }
         match entry.decode() {
@@ -276,7 +319,7 @@ impl<'m, M: Machine> Space<'m, M> {
                 self.map_fresh(table, page, area, entry, fresh).map_err(|OverLimit| FaultError::OverLimit(address))
             }
             Entry::Present { .. } if area.kind == AreaKind::Shared => Ok(self.make_writable(table, page, area, entry)),
-            Entry::Present { frame, .. } if manager.any_descriptor(manager.frame_behind(frame)).mappings() > 1 => self
+            Entry::Present { .. } if weakened.is_some() => self
                 .copy_on_write(table, page, area, entry, LeafFlags::WRITABLE | LeafFlags::DIRTY)
                 .map_err(|error| error.at(address)),
             Entry::Present { .. } => Ok(self.make_writable(table, page, area, entry)),
@@ -291,7 +334,12 @@ impl<'m, M: Machine> Space<'m, M> {
             // The area allows the access, so `protect` has made its entries accessible; it is at work right now.
             Entry::NoAccess { .. } => Ok(Attempt::LookAgain),
             Entry::Exclusive { .. } => Ok(self.take_back(table, page, entry)),
-            Entry::Swap { .. } | Entry::Unknown(_) => Err(FaultError::Damaged(address, entry)),
+            Entry::Swap { slot } => Ok(match self.map_swapped(table, page, area, entry, slot, write) {
+                SwapIn::Mapped => Attempt::Done(Resolution::SwappedIn),
+                SwapIn::LookAgain => Attempt::LookAgain,
+                SwapIn::Read => Attempt::Read(slot, area.origin_of(page)),
+            }),
+            Entry::Unknown(_) => Err(FaultError::Damaged(address, entry)),
         }
     }
 
@@ -305,8 +353,7 @@ impl<'m, M: Machine> Space<'m, M> {
         }
         match entry.decode() {
             Entry::Present { frame, flags } if write && !flags.contains(LeafFlags::WRITABLE) => {
-                let moves =
-                    frame == manager.zero_frame || manager.any_descriptor(manager.frame_behind(frame)).mappings() > 1;
+                let moves = frame == manager.zero_frame || self.must_copy(manager.frame_behind(frame));
                 moves.then_some(InvalidationReason::CopyOnWrite)
             }
             Entry::Device { .. } => Some(InvalidationReason::Migrate),
@@ -362,15 +409,42 @@ impl<'m, M: Machine> Space<'m, M> {
         Ok(Attempt::Done(Resolution::FreshPage))
     }
 
-    /// Lets a page that is ours alone, or that a shared area maps, be written where it is. Others that still have the older translation fault and find it stale.
+    /// Whether somebody else may read the frame: through another entry, or by the slot of its page, of which it is the only
+    /// copy. A hint, until it is looked at under the table's lock.
+    pub(super) fn must_copy(self, frame: AnyFrame) -> bool {
+        self.manager.any_descriptor(frame).mappings() > 1 || self.manager.is_only_copy(frame)
+    }
+
+    /// Makes the frame of an entry, whose table the caller has locked, this space's alone: no other entry maps it, and none can
+    /// find it in the swap cache. `false` where it must be copied, or somebody is at work on it.
+    ///
+    /// It stays so until a fork of this space, which needs the areas for itself, or a swap-out, which needs the entry.
+    pub(super) fn make_sole(self, frame: AnyFrame) -> bool {
+        let manager = self.manager;
+        let descriptor = manager.any_descriptor(frame);
+        if !manager.is_swap_cached(frame) {
+            return descriptor.mappings() <= 1;
+        }
+        let AnyFrame::System(frame) = frame else { return false };
+        if !descriptor.try_lock_page() {
+            return false;
+        }
+        let sole = descriptor.mappings() == 1 && manager.leave_swap_cache(frame);
+        manager.unlock_page(frame);
+        sole
+    }
+
+    /// Lets a page that is ours alone, or that a shared area maps, be written where it is. Others that still have the older
+    /// translation fault and find it stale.
     fn make_writable(self, table: PhysFrame, page: Page, area: &Area, seen: RawEntry) -> Attempt {
         let manager = self.manager;
         let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
         let now = leaf.load(page);
-        let sole = |frame| manager.any_descriptor(manager.frame_behind(frame)).mappings() == 1;
-        // Under the lock: only a fork of this space could share the page again, and it needs the areas for itself.
-        let ours = area.kind == AreaKind::Shared || now.named_frame().is_some_and(sole);
-        if without_accessed(now) != without_accessed(seen) || !ours {
+        let sole = |frame| self.make_sole(manager.frame_behind(frame));
+        if without_accessed(now) != without_accessed(seen) {
+            return Attempt::LookAgain;
+        }
+        if area.kind != AreaKind::Shared && !now.named_frame().is_some_and(sole) {
             return Attempt::LookAgain;
         }
         leaf.update(page, |raw| match raw.decode() {

@@ -7,6 +7,7 @@
 //!   present, pinned             present, read-only          a copy for the child, in RAM: the pin stays with the parent's page
 //!   Device                      Device                      one mapping more on the device; both read-only
 //!   Exclusive                   present                     as present: exclusive use ends
+//!   Swap                        Swap                        one entry more names the slot
 //!   zero page, Poison           the same                    -
 //!   empty                       empty                       -
 //!   in a shared area            the same, also writable     one mapping more
@@ -71,6 +72,12 @@ impl<'m, M: Machine> Space<'m, M> {
     /// # Errors
     /// See [`ForkError`].
     pub fn fork(self) -> Result<Self, ForkError> {
+        let is_out_of_frames =
+            |error: &ForkError| matches!(error, ForkError::OutOfFrames | ForkError::Create(CreateError::OutOfFrames));
+        self.manager.with_reclaim(is_out_of_frames, || self.fork_once())
+    }
+
+    fn fork_once(self) -> Result<Self, ForkError> {
         let manager = self.manager;
         if self.is_held_open_here() {
             return Err(ForkError::WouldWaitForItself);
@@ -208,7 +215,11 @@ impl<'m, M: Machine> Space<'m, M> {
                     child.state.charge(Resident::Device, 1);
                 }
                 Entry::Empty | Entry::Poison => {}
-                Entry::Migrating { .. } | Entry::Swap { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
+                Entry::Swap { slot } => {
+                    manager.slots().add_entries(machine, slot, 1);
+                    child.state.charge(Resident::Swap, 1);
+                }
+                Entry::Migrating { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
                     unreachable!("an entry that cannot be in a space whose areas are held: {entry:?}")
                 }
             }

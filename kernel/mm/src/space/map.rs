@@ -77,7 +77,7 @@ const MOST_SHARED: usize = 32;
 ///
 /// Their references are dropped by [`ZappedFrames::pay`] only, which pays the flush first. RAM frames that nobody else maps are in
 /// a list through their descriptors' links, which takes no memory. A shared frame may be in such a list of another space at the
-/// same time, so those wait in an array, as do device frames; where it is full, the flush is paid early.
+/// same time, so those wait in an array, as do device frames and those in the swap cache; where it is full, the flush is paid early.
 struct ZappedFrames {
     owed: OwedFlush,
     head: u32,
@@ -95,6 +95,7 @@ impl ZappedFrames {
         // A sole mapping stays sole: only a fork of this space could share it, and the areas are ours.
         if let AnyFrame::System(frame) = frame
             && descriptor.mappings() == 1
+            && descriptor.swap_slot().is_none()
         {
             descriptor.remove_mappings(1);
             descriptor.set_link(NO_FRAME, self.head);
@@ -115,10 +116,7 @@ impl ZappedFrames {
         core::mem::take(&mut self.owed).pay(&manager.machine, space.state, &manager.statistics);
         for frame in self.shared.iter_mut().filter_map(Option::take) {
             match frame {
-                AnyFrame::System(_) => {
-                    manager.any_descriptor(frame).remove_mappings(1);
-                    manager.release_frame(frame, 1);
-                }
+                AnyFrame::System(frame) => manager.drop_mapping(frame),
                 AnyFrame::Device(frame) => space.drop_page_on_device(frame),
             }
         }
@@ -273,7 +271,11 @@ impl<M: Machine> Space<'_, M> {
             Entry::Empty | Entry::Poison => {}
             // A migration holds the areas shared for as long as it owns an entry, and we hold them exclusively.
             Entry::Migrating { .. } => unreachable!("a Migrating entry outlived its migration: {old:?}"),
-            Entry::Swap { .. } | Entry::Unknown(_) => {
+            Entry::Swap { slot } => {
+                self.state.uncharge(Resident::Swap, 1);
+                self.manager.drop_swap_entry(slot);
+            }
+            Entry::Unknown(_) => {
                 unreachable!("an entry of a kind that nothing makes: {old:?}")
             }
         }

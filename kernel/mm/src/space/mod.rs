@@ -191,6 +191,11 @@ impl<M: Machine> MemoryManager<M> {
     /// # Errors
     /// See [`CreateError`].
     pub fn create_space(&self) -> Result<Space<'_, M>, CreateError> {
+        let is_out_of_frames = |error: &CreateError| *error == CreateError::OutOfFrames;
+        self.with_reclaim(is_out_of_frames, || self.create_space_once())
+    }
+
+    fn create_space_once(&self) -> Result<Space<'_, M>, CreateError> {
         let root = self
             .memory
             .allocate_zeroed(&self.machine, &self.injector)

@@ -10,7 +10,7 @@ use crate::address::PageRange;
 use crate::frame::AnyFrame;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
-use crate::notify::InvalidationReason;
+use crate::notify::{Announcement, InvalidationReason};
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::page_table::leaf_table::{LeafTable, peek};
 use crate::page_table::walk;
@@ -61,63 +61,90 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Those of the fault that the access would take, [`FaultError::PinnedOnDevice`], and [`FaultError::NotMemory`] for the addresses of a
     /// device.
     pub fn pin(self, address: VirtAddr, access: Access, term: Term) -> Result<Pin<'m, M>, FaultError> {
-        let manager = self.manager;
-        let page = Page::containing_address(address);
+        let is_out_of_frames = |error: &FaultError| matches!(error, FaultError::OutOfMemory(_));
+        self.manager.with_reclaim(is_out_of_frames, || self.pin_with_frames(address, access, term))
+    }
+
+    /// The same without making room.
+    fn pin_with_frames(self, address: VirtAddr, access: Access, term: Term) -> Result<Pin<'m, M>, FaultError> {
+        let range = PageRange::of_page(Page::containing_address(address));
         let mut announced = None;
-        'again: loop {
-            let must_announce = 'held: {
-                let areas = self.state.areas.read(&manager.machine);
-                let area = areas.find(page).ok_or(FaultError::NoArea(address))?;
-                let enough = |flags: LeafFlags| access == Access::Read || flags.contains(LeafFlags::WRITABLE);
-                if let AreaKind::Device { .. } = area.kind {
-                    return Err(FaultError::NotMemory(address));
-                }
-                if let Some(table) = walk::leaf_table(&manager.machine, self.root(), page)
-                    && area.protection.intersects(Protection::READ_WRITE)
-                {
-                    let seen = peek(&manager.machine, table, page);
-                    let stands_in = manager.mapped_frame(seen).filter(|_| seen.is_present());
-                    // Of a shared area everybody writes the same frame, so that is what a pin holds.
-                    let private = area.kind == AreaKind::Anonymous;
-                    if private && stands_in.is_some_and(|frame| manager.any_descriptor(frame).mappings() > 1) {
-                        if !self.is_told(announced.as_ref()) {
-                            break 'held Some(InvalidationReason::CopyOnWrite);
-                        }
-                        self.copy_on_write(table, page, area, seen, LeafFlags::empty())
-                            .map_err(|error| error.at(address))?;
-                        continue 'again;
-                    }
-                    if let (Some(AnyFrame::Device(_)), Term::Long) = (stands_in, term) {
-                        if !self.is_told(announced.as_ref()) {
-                            break 'held Some(InvalidationReason::Migrate);
-                        }
-                        if !self.bring_home(table, page, area, Cause::Pin).map_err(|error| error.at(address))? {
-                            manager.machine.relax();
-                        }
-                        continue 'again;
-                    }
-                    let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-                    // Under the table's lock: a migration that takes the entry later finds the reference.
-                    if let Entry::Present { frame, flags } = leaf.load(page).decode()
-                        && enough(flags)
-                        && let frame = manager.frame_behind(frame)
-                        && (!private || manager.any_descriptor(frame).mappings() <= 1)
-                        && !(term == Term::Long && matches!(frame, AnyFrame::Device(_)))
-                    {
-                        manager.any_descriptor(frame).pin();
-                        manager.any_descriptor(frame).clear_unwanted();
-                        record(&manager.machine, || Event::Pinned { space: self.id, page, frame });
-                        return Ok(Pin { manager, frame });
-                    }
-                }
-                None
-            };
-            match must_announce {
-                Some(reason) => announced = Some(self.announce(PageRange::of_page(page), reason, None)),
-                None => {
+        loop {
+            match self.try_pin(address, access, term, announced.as_ref())? {
+                Attempt::Pinned(pin) => return Ok(pin),
+                Attempt::Announce(reason) => announced = Some(self.announce(range, reason, None)),
+                Attempt::LookAgain => self.manager.machine.relax(),
+                Attempt::Fault => {
                     self.fault_for(address, access, Cause::Pin)?;
                 }
             }
         }
     }
+
+    /// Pins the page where its entry allows it; gives this space a copy of its own where it shares the page.
+    fn try_pin(
+        self,
+        address: VirtAddr,
+        access: Access,
+        term: Term,
+        announced: Option<&Announcement<'m, M>>,
+    ) -> Result<Attempt<'m, M>, FaultError> {
+        let manager = self.manager;
+        let page = Page::containing_address(address);
+        let areas = self.state.areas.read(&manager.machine);
+        let area = areas.find(page).ok_or(FaultError::NoArea(address))?;
+        if let AreaKind::Device { .. } = area.kind {
+            return Err(FaultError::NotMemory(address));
+        }
+        let Some(table) = walk::leaf_table(&manager.machine, self.root(), page) else { return Ok(Attempt::Fault) };
+        if !area.protection.intersects(Protection::READ_WRITE) {
+            return Ok(Attempt::Fault);
+        }
+        let seen = peek(&manager.machine, table, page);
+        let Some(stands_in) = manager.mapped_frame(seen).filter(|_| seen.is_present()) else {
+            return Ok(Attempt::Fault);
+        };
+        // Of a shared area everybody writes the same frame, so that is what a pin holds.
+        let is_private = area.kind == AreaKind::Anonymous;
+        if is_private && self.must_copy(stands_in) {
+            if !self.is_told(announced) {
+                return Ok(Attempt::Announce(InvalidationReason::CopyOnWrite));
+            }
+            self.copy_on_write(table, page, area, seen, LeafFlags::empty()).map_err(|error| error.at(address))?;
+            return Ok(Attempt::LookAgain);
+        }
+        if let (AnyFrame::Device(_), Term::Long) = (stands_in, term) {
+            if !self.is_told(announced) {
+                return Ok(Attempt::Announce(InvalidationReason::Migrate));
+            }
+            self.bring_home(table, page, area, Cause::Pin).map_err(|error| error.at(address))?;
+            return Ok(Attempt::LookAgain);
+        }
+        let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
+        // Under the table's lock: a migration that takes the entry later finds the reference.
+        let Entry::Present { frame, flags } = leaf.load(page).decode() else { return Ok(Attempt::Fault) };
+        let frame = manager.frame_behind(frame);
+        if access == Access::Write && !flags.contains(LeafFlags::WRITABLE) {
+            return Ok(Attempt::Fault);
+        }
+        let is_fit = !(term == Term::Long && matches!(frame, AnyFrame::Device(_)));
+        if !is_fit || is_private && !self.make_sole(frame) {
+            return Ok(Attempt::LookAgain);
+        }
+        manager.any_descriptor(frame).pin();
+        manager.any_descriptor(frame).clear_unwanted();
+        record(&manager.machine, || Event::Pinned { space: self.id, page, frame });
+        Ok(Attempt::Pinned(Pin { manager, frame }))
+    }
+}
+
+/// One look at the entry of a page to pin.
+enum Attempt<'m, M: Machine> {
+    Pinned(Pin<'m, M>),
+    /// The page must move, and the listeners must be told first.
+    Announce(InvalidationReason),
+    /// The page has changed, or somebody is at work on it.
+    LookAgain,
+    /// The entry does not allow the access yet.
+    Fault,
 }

@@ -72,6 +72,11 @@ impl<M: Machine> Space<'_, M> {
     /// # Errors
     /// See [`RelocateError`].
     pub fn relocate(self, range: PageRange, target: VirtAddr, leave: Leave) -> Result<PageRange, RelocateError> {
+        let is_out_of_frames = |error: &RelocateError| *error == RelocateError::OutOfFrames;
+        self.manager.with_reclaim(is_out_of_frames, || self.relocate_once(range, target, leave))
+    }
+
+    fn relocate_once(self, range: PageRange, target: VirtAddr, leave: Leave) -> Result<PageRange, RelocateError> {
         let manager = self.manager;
         let machine = &manager.machine;
         let new_range = PageRange::covering(target, range.bytes()).map_err(RelocateError::Range)?;

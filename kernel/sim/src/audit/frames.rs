@@ -133,7 +133,9 @@ fn check_used(
 ) {
     let kind = descriptor.kind();
     let mapped = uses.mappings.get(&frame).map_or(&[][..], Vec::as_slice);
-    if matches!(kind, FrameKind::Anonymous | FrameKind::Shared) == mapped.is_empty() {
+    // In the swap cache a frame holds its page also where nobody maps it.
+    let cached = descriptor.swap_slot().is_some();
+    if matches!(kind, FrameKind::Anonymous | FrameKind::Shared) != (cached || !mapped.is_empty()) {
         found.push(Violation::KindOfPage { frame: name(frame), kind, mappings: mapped.len() });
     }
     let counted = descriptor.mappings();
@@ -141,15 +143,15 @@ fn check_used(
         found.push(Violation::Mappings { frame: name(frame), counted, found: mapped.len() });
     }
     let origins_agree = match descriptor.origin() {
-        None => mapped.is_empty(),
-        Some(origin) => !mapped.is_empty() && mapped.iter().all(|found| *found == origin),
+        None => mapped.is_empty() && !cached,
+        Some(origin) => (cached || !mapped.is_empty()) && mapped.iter().all(|found| *found == origin),
     };
     if !origins_agree {
         found.push(Violation::ReverseMap { frame: name(frame), kept: descriptor.origin(), found: mapped.to_vec() });
     }
     let (references, pins) = (descriptor.references(), descriptor.pins());
-    if kind != FrameKind::Reserved && references != counted + pins + owners {
-        found.push(Violation::References { frame: name(frame), counted: references, mappings: counted, pins });
+    if kind != FrameKind::Reserved && references != counted + pins + owners + u32::from(cached) {
+        found.push(Violation::References { frame: name(frame), counted: references, mappings: counted, pins, cached });
     }
     if descriptor.is_locked() && !(expected.open_batch && uses.migrating.contains(&frame)) {
         found.push(Violation::Locked { frame: name(frame), kind });

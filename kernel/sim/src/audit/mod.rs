@@ -8,16 +8,19 @@
 //! 3. Every frame that is not free is a table that is in some path, a page, pinned, or the kernel's own.
 //! 4. Each special entry names what exists: a `Device` entry a device frame of its own, a `Migrating` entry one of an open batch.
 //! 5. Charges, table counts and free counts equal what is found. No lock is held, no frame locked.
-//! 6. No CPU caches a translation or a path that the tables do not grant, or has a store on its way to a frame that nobody maps.
+//! 6. Each slot of the swap disk has the entries that it counts, and is held by the frame that names it. A frame in the swap
+//!    cache is neither pinned nor writable through any entry, and equals its slot or is its only copy.
+//! 7. No CPU caches a translation or a path that the tables do not grant, or has a store on its way to a frame that nobody maps.
 mod caches;
 mod frames;
+mod swap;
 mod tables;
 
 use std::fmt;
 
 use ferry_mm::frame::{AnyFrame, DeviceFrame, FrameKind, Origin};
 use ferry_mm::machine::CpuId;
-use ferry_mm::page_table::entry::RawEntry;
+use ferry_mm::page_table::entry::{RawEntry, SwapSlot};
 use ferry_mm::space::{AreaKind, Residency};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
@@ -57,12 +60,22 @@ pub enum Violation {
     KindOfPage { frame: String, kind: FrameKind, mappings: usize },
     Mappings { frame: String, counted: u32, found: usize },
     ReverseMap { frame: String, kept: Option<Origin>, found: Vec<Origin> },
-    References { frame: String, counted: u32, mappings: u32, pins: u32 },
+    References { frame: String, counted: u32, mappings: u32, pins: u32, cached: bool },
     Pins { frame: String, counted: u32, expected: usize },
     FreeButUsed { frame: String, references: u32, mappings: u32, pins: u32, origin: Option<Origin>, found: usize },
     Locked { frame: String, kind: FrameKind },
     Lost { frame: String, kind: FrameKind },
     DirtyDeviceFrame { frame: DeviceFrame, byte: usize },
+    SlotEntries { slot: u64, counted: u32, found: u32 },
+    FreeSlotNamed { slot: u64, found: u32 },
+    FreeSlotCount { counted: u64, found: u64 },
+    SlotHolder { slot: u64, frame: String, names: Option<SwapSlot> },
+    NamesNoSlot { frame: String, slot: SwapSlot },
+    UselessSlot { slot: u64, frame: Option<String> },
+    LostSlot { slot: u64 },
+    DiffersFromSlot { slot: u64, frame: String, byte: usize },
+    CachedAndWritable { page: Page, frame: String },
+    CachedAndPinned { frame: String },
     HeldLocks { cpu: CpuId, count: u32 },
     UnknownRoot { cpu: CpuId, root: PhysFrame },
     StaleTranslation { cpu: CpuId, page: Page, cached: String, entry: RawEntry },
@@ -106,6 +119,7 @@ pub fn audit_with(world: &World, expected: &Expected) -> Result<(), Report> {
     let uses = tables::check(world, expected, &mut found);
     frames::check_ram(world, expected, &uses, &mut found);
     frames::check_devices(world, expected, &uses, &mut found);
+    swap::check(world, &uses, &mut found);
     caches::check(world, expected, &mut found);
     if found.is_empty() { Ok(()) } else { Err(Report(found)) }
 }

@@ -24,6 +24,8 @@ pub(super) struct Uses {
     pub(super) mappings: HashMap<AnyFrame, Vec<Origin>>,
     /// Frames that an entry gives leave to write, and the page of that entry.
     pub(super) writable: Vec<(AnyFrame, Page)>,
+    /// Entries that name each slot of the swap disk.
+    pub(super) slots: HashMap<u64, u32>,
     /// Frames that a `Migrating` entry names.
     pub(super) migrating: Vec<AnyFrame>,
 }
@@ -202,7 +204,12 @@ fn check_leaf(
             (frame, flags)
         }
         Entry::Poison => return,
-        Entry::Empty | Entry::Swap { .. } | Entry::Unknown(_) => {
+        Entry::Swap { slot } => {
+            resident.swap += 1;
+            *uses.slots.entry(slot.number()).or_default() += 1;
+            return;
+        }
+        Entry::Empty | Entry::Unknown(_) => {
             found.push(Violation::UnknownEntry { page, entry });
             return;
         }

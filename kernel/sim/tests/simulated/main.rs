@@ -18,3 +18,4 @@ mod random;
 mod replay;
 mod restore;
 mod support;
+mod swap;

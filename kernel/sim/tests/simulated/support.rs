@@ -40,6 +40,13 @@ pub fn at(page: u64, offset: u64) -> VirtAddr {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Contents(Vec<u8>);
 
+impl Contents {
+    /// Puts other bytes in place of the first ones.
+    pub fn splice_front(&mut self, bytes: &[u8]) {
+        self.0[..bytes.len()].copy_from_slice(bytes);
+    }
+}
+
 impl std::ops::Deref for Contents {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

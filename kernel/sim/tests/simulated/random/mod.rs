@@ -23,9 +23,17 @@ const WORDS: usize = 512;
 const DEVICES: u8 = 3;
 
 /// Runs `ops` on a machine whose behaviour `seed` determines.
-fn run(seed: u64, frames: usize, chaotic: bool, ops: &[Op]) {
+fn run(seed: u64, frames: usize, slots: usize, chaotic: bool, ops: &[Op]) {
     let chaos = if chaotic { Chaos::seeded(seed) } else { Chaos::CALM };
-    let world = World::builder().frames(frames).device(6).device(3).coherent_device(5).cpus(CPUS).chaos(chaos).build();
+    let world = World::builder()
+        .frames(frames)
+        .device(6)
+        .device(3)
+        .coherent_device(5)
+        .swap(slots)
+        .cpus(CPUS)
+        .chaos(chaos)
+        .build();
     let mut replay = Replay::begin(&world);
     let mut run = Run::new(&world, seed);
     for op in ops {
@@ -45,9 +53,10 @@ proptest! {
     fn any_operations_in_any_order_keep_every_byte_and_every_count(
         seed: u64,
         frames in prop_oneof![Just(18_usize), Just(30), Just(64)],
+        slots in prop_oneof![Just(0_usize), Just(6), Just(40)],
         chaotic: bool,
         ops in prop::collection::vec(op(), 1..80),
     ) {
-        run(seed, frames, chaotic, &ops);
+        run(seed, frames, slots, chaotic, &ops);
     }
 }

@@ -31,6 +31,7 @@ pub enum Op {
     Pin { cpu: usize, space: usize, page: usize, write: bool, long: bool },
     Evict { cpu: usize, device: u8 },
     Relocate { cpu: usize, space: usize, first: usize, count: usize, target: usize, empty: bool },
+    SwapOut { cpu: usize, space: usize, first: usize, count: usize },
     Unpin { which: usize },
     Inject { step: u8, count: u64 },
 }
@@ -58,6 +59,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         8 => (part.clone(), 0..DEVICES)
             .prop_map(|((cpu, space, first, count), device)| Op::ToDevice { cpu, space, first, count, device }),
         4 => part.clone().prop_map(|(cpu, space, first, count)| Op::Home { cpu, space, first, count }),
+        5 => part.clone().prop_map(|(cpu, space, first, count)| Op::SwapOut { cpu, space, first, count }),
         4 => (part.clone(), 0..3_u8, 0..DEVICES).prop_map(|((cpu, space, first, count), phase, device)| {
             Op::TakeAndDrop { cpu, space, first, count, phase, device }
         }),
@@ -68,6 +70,6 @@ pub fn op() -> impl Strategy<Value = Op> {
             Op::Relocate { cpu, space, first, count: count.min(4), target, empty }
         }),
         2 => (0..4_usize).prop_map(|which| Op::Unpin { which }),
-        1 => (0..3_u8, 1..6_u64).prop_map(|(step, count)| Op::Inject { step, count }),
+        2 => (0..5_u8, 1..6_u64).prop_map(|(step, count)| Op::Inject { step, count }),
     ]
 }

@@ -7,7 +7,8 @@ use ferry_mm::machine::CpuId;
 use ferry_mm::migrate::{Held, Invalid, MigrateError, Report};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
 use ferry_mm::space::{FaultError, MapError, Pin, Protection, Space};
-use ferry_sim::{AccessError, Expected, Sim, World, audit_with};
+use ferry_mm::swap::SwapOutError;
+use ferry_sim::{AccessError, Expected, Sim, Transfer, World, audit_with};
 
 use super::model::{Model, disturb, drain_all, is_one_area, own};
 use super::operation::{Op, PROTECTIONS};
@@ -59,12 +60,21 @@ impl<'w> Run<'w> {
 
     /// Runs as a CPU; returns also whether an injected failure struck meanwhile.
     pub(super) fn on<R>(&self, cpu: usize, work: impl FnOnce() -> R) -> (R, bool) {
-        let armed =
-            || [Step::Alloc, Step::DeviceAlloc, Step::Copy].map(|step| self.world.manager().injector().is_armed(step));
+        let armed = || {
+            let steps =
+                [Step::Alloc, Step::DeviceAlloc, Step::Copy].map(|step| self.world.manager().injector().is_armed(step));
+            let transfers = [Transfer::Read, Transfer::Write]
+                .map(|transfer| self.has_disk() && self.world.disk().will_fail(transfer));
+            steps.into_iter().chain(transfers).collect::<Vec<bool>>()
+        };
         let before = armed();
         let result = self.world.cpu(cpu).run(work);
         let struck = before.iter().zip(armed()).any(|(before, after)| *before && !after);
         (result, struck)
+    }
+
+    pub(super) fn has_disk(&self) -> bool {
+        self.world.manager().swap().is_some()
     }
 
     pub(super) fn is_out_of_memory(&self) -> bool {
@@ -117,6 +127,9 @@ impl<'w> Run<'w> {
             (FaultError::PinnedOnDevice(_), Some(there)) => {
                 let on_device = |pinned: &PinModel<'_>| matches!(pinned.pin.frame(), AnyFrame::Device(_));
                 assert!(self.pins.iter().any(|pinned| pinned.birth == there.birth && on_device(pinned)), "{error}");
+            }
+            (FaultError::Disk(_), Some(there)) => {
+                assert!(there.protection.contains(needed) && !there.lost && struck, "{error}");
             }
             (FaultError::Poisoned(_), Some(there)) => {
                 assert!(there.protection.contains(needed) && (there.lost || struck), "{error}");
@@ -200,7 +213,7 @@ impl<'w> Run<'w> {
                 true
             }
             Err(MigrateError::Fault(_)) => {
-                assert!(refusal.is_none() && self.has_lost(space, first, count));
+                assert!(refusal.is_none() && (self.has_lost(space, first, count) || struck));
                 true
             }
             Err(error) => {
@@ -296,6 +309,15 @@ impl<'w> Run<'w> {
         assert_eq!(entries(), before, "what was taken was not given back");
     }
 
+    fn swap_out(&self, cpu: usize, space: usize, first: usize, count: usize) {
+        let Some(handle) = self.spaces[space] else { return };
+        let (out, _) = self.on(cpu, || handle.swap_out(pages(first as u64, count as u64)));
+        match out {
+            Ok(out) => assert!(out.freed + out.stayed.total() <= count as u64, "{out:?}"),
+            Err(SwapOutError::NoDisk) => assert!(!self.has_disk()),
+        }
+    }
+
     pub fn audit(&self, open_batch: bool) {
         let pins = self.pins.iter().map(|pinned| pinned.pin.frame()).collect();
         audit_with(self.world, &Expected { open_batch, pins }).unwrap();
@@ -350,14 +372,22 @@ impl<'w> Run<'w> {
                 let count = count.min(PAGES - first).min(PAGES - target);
                 self.relocate(cpu, space, (first, count), target, empty);
             }
+            Op::SwapOut { cpu, space, first, count } => self.swap_out(cpu, space, first, count.min(PAGES - first)),
             Op::Unpin { which } => {
                 if which < self.pins.len() {
                     self.pins.swap_remove(which);
                 }
             }
             Op::Inject { step, count } => {
-                let step = [Step::Alloc, Step::DeviceAlloc, Step::Copy][usize::from(step)];
-                self.world.manager().injector().arm(step, count);
+                let injector = self.world.manager().injector();
+                match step {
+                    0 => injector.arm(Step::Alloc, count),
+                    1 => injector.arm(Step::DeviceAlloc, count),
+                    2 => injector.arm(Step::Copy, count),
+                    3 if self.has_disk() => self.world.disk().fail(Transfer::Read, count),
+                    _ if self.has_disk() => self.world.disk().fail(Transfer::Write, count),
+                    _ => {}
+                }
             }
         }
     }
@@ -366,6 +396,10 @@ impl<'w> Run<'w> {
     pub fn finish(mut self) {
         for step in [Step::Alloc, Step::DeviceAlloc, Step::Copy] {
             self.world.manager().injector().arm(step, 0);
+        }
+        if self.has_disk() {
+            self.world.disk().fail(Transfer::Read, 0);
+            self.world.disk().fail(Transfer::Write, 0);
         }
         self.pins.clear();
         self.sim().unwatch();

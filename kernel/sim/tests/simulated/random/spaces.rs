@@ -57,8 +57,8 @@ impl Run<'_> {
                 drop(model);
                 // Four tables at most, two of level 1, and a copy of each page that is pinned.
                 assert!(struck || free < 5 + PAGES, "{error} with {free} free frames");
-                // What was taken for the child came back.
-                assert_eq!(self.world.manager().memory().free(self.sim()) as usize, free);
+                // What was taken for the child came back; with a disk, room may have been made for another try.
+                assert!(self.has_disk() || self.world.manager().memory().free(self.sim()) as usize == free);
             }
             Ok(handle) => {
                 let mut pages = model.spaces[space].clone();
