@@ -1,7 +1,8 @@
 //! Every path that weakens an entry tells the listeners before, and flushes before they may look again (R12, R13).
 use ferry_mm::notify::InvalidationReason;
 use ferry_mm::space::{Access, Leave, Protection, Space, Term};
-use ferry_sim::{Sim, World};
+use ferry_mm::stats::Reason;
+use ferry_sim::{Sim, World, audit};
 
 use super::watching::*;
 use crate::support::*;
@@ -144,6 +145,26 @@ fn migration_of_a_page_that_another_space_shares() {
         assert_eq!(space.migrate_to_device(pages(0, 8), DEVICE).unwrap().moved, 8);
     });
     assert_eq!(on_device(child, 2), on_device(space, 2));
+    world.assert_all_free();
+}
+
+#[test]
+fn a_sharer_who_listens_only_since_the_announcement_keeps_his_entry() {
+    let (world, space, child) = shared();
+    let collected = space.collect(pages(0, 8), DEVICE).unwrap();
+    let before = child.entry(at(2, 0));
+    let (witness, _) = world.cpu(1).run(|| Witness::of(world, child, 2, 1));
+    let report = collected.unmap().unwrap().copy().finalize();
+    assert_eq!(
+        (report.moved, report.stayed.count(Reason::Busy)),
+        (0, 8),
+        "a child with a listener is not touched untold"
+    );
+    assert_eq!(child.entry(at(2, 0)), before);
+    assert_eq!(witness.reasons(), []);
+    assert_eq!(space.migrate_to_device(pages(0, 8), DEVICE).unwrap().moved, 8, "the next call tells it");
+    assert_eq!(witness.reasons(), [InvalidationReason::Migrate]);
+    audit(world).unwrap();
     world.assert_all_free();
 }
 
