@@ -223,9 +223,14 @@ fn evict_around_a_busy_page(device: DeviceId, patience: u64) -> (Evicted, u64) {
     let (evictor, other) = (world.cpu(0).id(), world.cpu(1).id());
     let (turns, is_copying) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let (counted, copying) = (turns.clone(), is_copying.clone());
+    let is_home = Arc::new(AtomicBool::new(false));
+    let home = is_home.clone();
     world.sim().watch(move |sim, moment| {
-        if sim.cpu() == evictor && moment == Moment::Relax {
-            counted.fetch_add(1, Ordering::SeqCst);
+        if sim.cpu() == evictor && moment == Moment::Relax && counted.fetch_add(1, Ordering::SeqCst) + 1 == patience {
+            // Patient enough: from here on the page's way home is as fast as it gets, however busy the host is.
+            while !home.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
         }
         if sim.cpu() == other && moment == Moment::Copy {
             copying.store(true, Ordering::SeqCst);
@@ -235,7 +240,11 @@ fn evict_around_a_busy_page(device: DeviceId, patience: u64) -> (Evicted, u64) {
         }
     });
     let evicted = std::thread::scope(|scope| {
-        let call = scope.spawn(|| world.sim().on(other, || space.migrate_to_system(pages(0, 1))));
+        let call = scope.spawn(|| {
+            let call = world.sim().on(other, || space.migrate_to_system(pages(0, 1)));
+            is_home.store(true, Ordering::SeqCst);
+            call
+        });
         while !is_copying.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }

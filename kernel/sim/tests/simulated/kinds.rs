@@ -27,6 +27,9 @@ fn shared_memory_is_there_from_the_start_and_forks_write_the_same_frames() {
     world.cpu(0).store(at(2, 0), &contents(2)).unwrap();
     let child = parent.fork().unwrap();
     audit(&world).unwrap();
+    for space in [parent, child] {
+        assert!(present(space, 2).1.contains(LeafFlags::WRITABLE), "a fork takes no leave to write");
+    }
     assert_eq!(child.resident(), Residency { ram: 3, ..Residency::default() });
     world.cpu(1).leave();
     world.cpu(1).enter(child);
