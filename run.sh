@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one door to Ferry: checks what is needed, installs QEMU where that is missing, builds the host
+# The one door to Ferry: checks what is needed, installs QEMU and gdb where they are missing, builds the host
 # tool `ferry` and hands over to it. ./run.sh alone is ./run.sh demo; ./run.sh --help says what there is.
 #
 # Exit status: 0 done and verified, 1 the system under test failed, 2 usage or environment.
@@ -8,6 +8,7 @@ set -euo pipefail
 readonly QEMU=qemu-system-x86_64
 readonly QEMU_PACKAGE=qemu-system-x86
 readonly QEMU_OLDEST=7.2
+readonly GDB=gdb
 readonly STATUS_ENVIRONMENT=2
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,7 +26,15 @@ refuse() {
 needs_qemu() {
     case ${1:-demo} in
     -h | --help | -V | --version) return 1 ;;
-    demo | test | boot | -*) return 0 ;;
+    demo | debug | test | boot | -*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+# Whether the command starts a debugger.
+needs_gdb() {
+    case ${1:-demo} in
+    debug | test) return 0 ;;
     *) return 1 ;;
     esac
 }
@@ -48,30 +57,33 @@ as_root() {
     fi
 }
 
-install_qemu() {
-    local manual="apt-get install --no-install-recommends $QEMU_PACKAGE"
+# Makes sure that a program is there: ensure PROGRAM PACKAGE WHAT, the last for people.
+ensure() {
+    local program=$1 package=$2 what=$3
+    ! command -v "$program" >/dev/null || return 0
+    local manual="apt-get install --no-install-recommends $package"
     command -v apt-get >/dev/null ||
-        refuse "$QEMU is not installed and there is no apt-get; install QEMU $QEMU_OLDEST or newer for x86-64 (Debian's package is $QEMU_PACKAGE)"
+        refuse "$program is not installed and there is no apt-get; install $what (Debian's package is $package)"
     if [[ $EUID -ne 0 ]] && ! sudo --non-interactive true 2>/dev/null; then
-        refuse "$QEMU is not installed and this user may not install it; run: sudo $manual"
+        refuse "$program is not installed and this user may not install it; run: sudo $manual"
     fi
-    say "$QEMU is not installed; installing Debian's package $QEMU_PACKAGE (apt-get update, $manual)"
+    say "$program is not installed; installing Debian's package $package (apt-get update, $manual)"
     local log
     log=$(mktemp)
     if ! {
         as_root env DEBIAN_FRONTEND=noninteractive apt-get update &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$QEMU_PACKAGE"
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$package"
     } >"$log" 2>&1; then
         tail -n 15 "$log" >&2
         rm -f "$log"
-        refuse "apt-get failed, its last lines are above; install the package $QEMU_PACKAGE by hand: $manual"
+        refuse "apt-get failed, its last lines are above; install the package $package by hand: $manual"
     fi
     rm -f "$log"
-    command -v "$QEMU" >/dev/null || refuse "the package $QEMU_PACKAGE is installed, but $QEMU is not in PATH"
+    command -v "$program" >/dev/null || refuse "the package $package is installed, but $program is not in PATH"
 }
 
 check_qemu() {
-    command -v "$QEMU" >/dev/null || install_qemu
+    ensure "$QEMU" "$QEMU_PACKAGE" "QEMU $QEMU_OLDEST or newer for x86-64"
     local version
     version=$("$QEMU" --version 2>/dev/null | sed -n 's/.*version \([0-9]*\.[0-9]*\).*/\1/p' | head -n 1) || true
     [[ -n $version ]] || refuse "$QEMU does not say its version; reinstall the package $QEMU_PACKAGE"
@@ -96,6 +108,9 @@ build_ferry() {
 check_rust
 if needs_qemu "$@"; then
     check_qemu
+fi
+if needs_gdb "$@"; then
+    ensure "$GDB" "$GDB" "gdb with Python"
 fi
 # Relative paths are meant from where the user stands, so the directory stays.
 target=${CARGO_TARGET_DIR:-$root/target}

@@ -1,6 +1,6 @@
 //! The binaries that the machine boots, built with Cargo.
 //!
-//! The profile is that of this tool: a release `ferry` boots a release kernel.
+//! The profile is that of this tool: a release `ferry` boots a release kernel; the one that a debugger looks into has its own.
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,25 @@ pub enum Artifact {
     Kernel,
     /// The kernel that holds the in-kernel tests.
     TestKernel,
+}
+
+/// How the programs are built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// As this tool was.
+    Own,
+    /// As a release, with everything that a debugger wants to know.
+    Debugging,
+}
+
+impl Profile {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Own if cfg!(debug_assertions) => &[],
+            Self::Own => &["--release"],
+            Self::Debugging => &["--profile", "debugging"],
+        }
+    }
 }
 
 impl Artifact {
@@ -74,12 +93,18 @@ pub fn cargo() -> OsString {
 /// # Errors
 /// [`ArtifactError`] where Cargo is missing or the build fails.
 pub fn build<const N: usize>(artifacts: [Artifact; N]) -> Result<[PathBuf; N], ArtifactError> {
+    build_as(Profile::Own, artifacts)
+}
+
+/// The same, in this profile.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_as<const N: usize>(profile: Profile, artifacts: [Artifact; N]) -> Result<[PathBuf; N], ArtifactError> {
     let program = cargo();
     let mut command = Command::new(&program);
     command.current_dir(workspace()).args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
+    command.args(profile.arguments());
     for artifact in artifacts {
         command.args(artifact.arguments());
     }

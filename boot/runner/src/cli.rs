@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,10 +12,18 @@ use ferry_protocol::options::{Inject, InjectStep, Trace};
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Refusal, STATUS_REFUSED};
 use crate::machine::{Accelerator, MOST_CPUS, MachineError, MachineOptions};
+use crate::qemu::StartError;
+use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
 use crate::{demo, doctor, run_dir, sys, test_command};
+
+/// A run under a debugger lasts as long as its user thinks; a day bounds it.
+const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether the interrupt key is for gdb, which then halts the machine, and not for this tool.
+static INTERRUPTS_ARE_GDBS: AtomicBool = AtomicBool::new(false);
 
 /// What a shell reports for a process that a signal ended, less the signal's number.
 const SIGNAL_STATUS: i32 = 128;
@@ -41,6 +50,8 @@ enum Command {
     Demo(DemoArguments),
     /// Run every test there is: host, simulator, in-kernel
     Test(TestArguments),
+    /// Do the demo under gdb, which knows pages: ferry walk, entry, areas, frame
+    Debug(DebugArguments),
     /// Say what is installed, what is missing and what to run
     Doctor,
     /// Do the demo with this kernel (what `cargo run` calls)
@@ -78,6 +89,21 @@ struct DemoArguments {
     /// Report each access of a CPU that brings a page home, with its instruction
     #[arg(long)]
     strict: bool,
+    /// Show QEMU's command line
+    #[arg(long)]
+    verbose: bool,
+}
+
+#[derive(Args, Debug)]
+struct DebugArguments {
+    /// The file to ferry [default: the kernel's own image]
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// Let gdb follow the commands in this file and end after the last
+    #[arg(long, value_name = "FILE")]
+    batch: Option<PathBuf>,
     /// Show QEMU's command line
     #[arg(long)]
     verbose: bool,
@@ -161,6 +187,26 @@ impl DemoArguments {
             trace_out: self.trace_out,
             strict: self.strict,
             verbose: self.verbose,
+            debugger: None,
+        })
+    }
+}
+
+impl DebugArguments {
+    fn into_options(self) -> Result<demo::Options, Refusal> {
+        let debugger = self.batch.map_or(Debugger::Interactive, Debugger::Batch);
+        Ok(demo::Options {
+            kernel: None,
+            input: self.input,
+            machine: self.machine.try_into()?,
+            json: None,
+            timeout: DEBUG_TIMEOUT,
+            inject: None,
+            trace: Trace::Off,
+            trace_out: None,
+            strict: false,
+            verbose: self.verbose,
+            debugger: Some(debugger),
         })
     }
 }
@@ -217,6 +263,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(command: Command) -> Result<(), Error> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments.into_options(None)?, &mut Screen::new()),
+        Command::Debug(arguments) => {
+            let options = arguments.into_options()?;
+            Debugger::check().map_err(StartError::from).map_err(Refusal::from)?;
+            INTERRUPTS_ARE_GDBS.store(true, Ordering::Relaxed);
+            demo::run(&options, &mut Screen::new())
+        }
         Command::Boot { kernel, demo } => demo::run(&demo.into_options(Some(kernel))?, &mut Screen::new()),
         Command::Test(arguments) => {
             let TestArguments { filter, exact, list, cpus, timeout } = arguments;
@@ -254,6 +306,9 @@ fn clean_up_however_it_ends() -> std::io::Result<()> {
         default(panic);
     }));
     sys::on_termination(|signal| {
+        if signal == sys::INTERRUPT && INTERRUPTS_ARE_GDBS.load(Ordering::Relaxed) {
+            return;
+        }
         run_dir::remove_all();
         std::process::exit(SIGNAL_STATUS + signal);
     })

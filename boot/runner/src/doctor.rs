@@ -7,6 +7,7 @@ use crate::artifacts::cargo;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
 use crate::qemu::Qemu;
+use crate::qemu::debugger;
 use crate::qemu::discover::{INSTALL, PROGRAM};
 use crate::run_dir::RunDir;
 use crate::screen::Screen;
@@ -43,6 +44,7 @@ pub fn run() -> Result<(), Error> {
         ("qemu", qemu()),
         ("qemu devices", devices()),
         ("room to run", room()),
+        ("gdb", debugger()),
         ("kvm", kvm()),
     ] {
         let (mark, text) = match finding {
@@ -93,6 +95,13 @@ fn room() -> Finding {
     match RunDir::create(needed) {
         Ok(_) => Finding::Good(format!("{} for the default machine's memory", Size(needed))),
         Err(error) => Finding::Missing(error.to_string()),
+    }
+}
+
+fn debugger() -> Finding {
+    match output(debugger::PROGRAM, &["--version"]) {
+        Ok(text) => Finding::Good(text.lines().next().unwrap_or("answers without a version").to_owned()),
+        Err(error) => Finding::Optional(format!("{error}; only debug needs it: {}", debugger::INSTALL)),
     }
 }
 

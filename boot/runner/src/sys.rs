@@ -83,14 +83,18 @@ pub fn end_with_parent(command: &mut Command) {
     }
 }
 
-/// Runs `cleanup` with the signal's number when the terminal or the user ends this process.
+/// The signal of a terminal's interrupt key.
+pub const INTERRUPT: i32 = libc::SIGINT;
+
+/// Runs `cleanup` with the signal's number whenever the terminal or the user wants to end this process, which goes on where
+/// `cleanup` returns.
 ///
 /// Must be called before any other thread is started: the threads inherit that these signals wait for ours. A
 /// child does not, since the standard library clears the set of blocked signals in it.
 ///
 /// # Errors
 /// Where the thread that waits cannot be started.
-pub fn on_termination(cleanup: impl FnOnce(i32) + Send + 'static) -> io::Result<()> {
+pub fn on_termination(cleanup: impl Fn(i32) + Send + 'static) -> io::Result<()> {
     // SAFETY: `signals` is a plain set of bits for which all zero is a value; the calls write it and read it while it
     // is alive, and `pthread_sigmask` accepts a null pointer for the old set.
     let signals = unsafe {
@@ -105,7 +109,7 @@ pub fn on_termination(cleanup: impl FnOnce(i32) + Send + 'static) -> io::Result<
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut signal = 0;
         // SAFETY: both pointers are to live variables of this thread.
-        if unsafe { libc::sigwait(&signals, &mut signal) } == 0 {
+        while unsafe { libc::sigwait(&signals, &mut signal) } == 0 {
             cleanup(signal);
         }
     })?;

@@ -88,8 +88,15 @@ fn the_image_holds_what_the_kernel_wrote_and_nothing_else() {
     let name = full_name("every_other_slot_is_written");
     let options = Options { command: Command::Test(Selection(&name)), ..Options::default() }.to_string();
     let machine = machine(SLOTS, None);
-    let boot =
-        Boot { machine: &machine, loader: &loader, kernel: &kernel, options: &options, input: None, verbose: false };
+    let boot = Boot {
+        machine: &machine,
+        loader: &loader,
+        kernel: &kernel,
+        options: &options,
+        input: None,
+        verbose: false,
+        debugger: None,
+    };
     let mut machine = Machine::start(&boot).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let end = loop {

@@ -92,6 +92,15 @@ fn a_missing_qemu_is_installed_and_said_so() {
 }
 
 #[test]
+fn a_debugger_is_wanted_where_one_is_used() {
+    let machine = Machine::bare().with("qemu-system-x86_64", QEMU_7_2);
+    for command in ["debug", "test"] {
+        machine.run(&[command]).is_refused("gdb is not installed and there is no apt-get; install gdb with Python");
+    }
+    assert_eq!(machine.run(&["demo"]).status, 0);
+}
+
+#[test]
 fn where_it_may_not_install_it_names_package_and_command() {
     let none = Machine::bare().run(&[]);
     none.is_refused("qemu-system-x86_64 is not installed and there is no apt-get");
@@ -106,7 +115,7 @@ fn where_it_may_not_install_it_names_package_and_command() {
 fn an_old_qemu_is_refused() {
     let machine = Machine::bare().with("qemu-system-x86_64", "echo 'QEMU emulator version 6.2.0'");
     machine.run(&[]).is_refused("is version 6.2, but Ferry needs 7.2 or newer");
-    let machine = Machine::bare().with("qemu-system-x86_64", "exit 1");
+    let machine = Machine::bare().with("qemu-system-x86_64", "exit 1").with("gdb", "exit 0");
     machine.run(&["test"]).is_refused("does not say its version");
 }
 

@@ -253,6 +253,9 @@ pub enum Failure {
         /// Of the file.
         expected: Hash,
     },
+    /// A command of the debugger's batch failed; it has said which.
+    #[error("a command for gdb failed; its message is above")]
+    Debugger,
 }
 
 fn round_text(round: u32) -> String {

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use ferry_protocol::options::{self, Command, Inject, Trace};
 
-use crate::artifacts::{self, Artifact, ArtifactError};
+use crate::artifacts::{self, Artifact, ArtifactError, Profile};
 use crate::error::{Error, Refusal};
 use crate::input::Input;
 use crate::machine::MachineOptions;
+use crate::qemu::debugger::Debugger;
 use crate::qemu::{Boot, Qemu, StartError};
 use crate::run_dir;
 use crate::screen::Screen;
@@ -53,6 +54,8 @@ pub struct Options {
     pub strict: bool,
     /// Whether to show QEMU's command line.
     pub verbose: bool,
+    /// The debugger that starts and watches the machine, if one does.
+    pub debugger: Option<Debugger>,
 }
 
 /// Does the demo and shows it on `screen`.
@@ -78,7 +81,7 @@ pub fn record(options: &Options, screen: &mut Screen) -> Result<Vec<u8>, Error> 
     let machine = options.machine.for_input(bytes).map_err(Refusal::from)?;
     run_dir::check_room(machine.backing_bytes()).map_err(StartError::from).map_err(Refusal::from)?;
     let qemu = Qemu::find().map_err(Refusal::from)?;
-    let (loader, kernel) = programs(options.kernel.as_deref()).map_err(Refusal::from)?;
+    let (loader, kernel) = programs(options).map_err(Refusal::from)?;
     let input = Input::read(options.input.as_ref().unwrap_or(&kernel)).map_err(Refusal::from)?;
     let machine = options.machine.for_input(input.bytes().len() as u64).map_err(Refusal::from)?;
     if let Some(path) = &options.json {
@@ -94,6 +97,7 @@ pub fn record(options: &Options, screen: &mut Screen) -> Result<Vec<u8>, Error> 
         options: &text,
         input: Some(input.path()),
         verbose: options.verbose,
+        debugger: options.debugger.as_ref(),
     };
     report::introduction(screen, &machine, &qemu, &input);
     screen.restart_clock();
@@ -112,10 +116,13 @@ pub fn record(options: &Options, screen: &mut Screen) -> Result<Vec<u8>, Error> 
 }
 
 /// Loader and kernel: the kernel that was given, or the one of the workspace.
-fn programs(kernel: Option<&Path>) -> Result<(PathBuf, PathBuf), ArtifactError> {
-    match kernel {
-        Some(kernel) => artifacts::build([Artifact::Loader]).map(|[loader]| (loader, kernel.to_owned())),
-        None => artifacts::build([Artifact::Loader, Artifact::Kernel]).map(|[loader, kernel]| (loader, kernel)),
+fn programs(options: &Options) -> Result<(PathBuf, PathBuf), ArtifactError> {
+    let profile = if options.debugger.is_some() { Profile::Debugging } else { Profile::Own };
+    match &options.kernel {
+        Some(kernel) => artifacts::build_as(profile, [Artifact::Loader]).map(|[loader]| (loader, kernel.clone())),
+        None => {
+            artifacts::build_as(profile, [Artifact::Loader, Artifact::Kernel]).map(|[loader, kernel]| (loader, kernel))
+        }
     }
 }
 

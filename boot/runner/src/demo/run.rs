@@ -52,6 +52,9 @@ pub fn run(
     let result = talk.converse(&mut machine, timeout);
     summary.transformed(machine.devices().iter().map(Model::frames_transformed));
     result?;
+    if !machine.debugger_was_content() {
+        return Err(Failure::Debugger.into());
+    }
     summary.check()?;
     Ok(machine.trace().map_err(TraceError::from).map_err(Failure::from)?)
 }

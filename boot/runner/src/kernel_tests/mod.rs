@@ -123,7 +123,15 @@ impl Suite {
     fn boot(&self, options: &Options) -> Result<Machine, Refusal> {
         let text = options.to_string();
         let Self { machine, loader, kernel, .. } = self;
-        Ok(Machine::start(&Boot { machine, loader, kernel, options: &text, input: None, verbose: false })?)
+        Ok(Machine::start(&Boot {
+            machine,
+            loader,
+            kernel,
+            options: &text,
+            input: None,
+            verbose: false,
+            debugger: None,
+        })?)
     }
 
     fn deadline(&self) -> Instant {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use ferry_protocol::{exit, fw_cfg};
 
+use super::debugger::Debugger;
 use crate::device::Ivshmem;
 use crate::machine::{Accelerator, MachineOptions};
 use crate::swap::{SECTORS_PER_SLOT, SwapFault};
@@ -44,6 +45,8 @@ pub struct Files<'a> {
     pub options: &'a Path,
     /// The input, if there is one.
     pub input: Option<&'a Path>,
+    /// The socket for gdb, where the machine shall wait for it.
+    pub gdb: Option<&'a Path>,
 }
 
 /// What to boot, and with what.
@@ -61,6 +64,8 @@ pub struct Boot<'a> {
     pub input: Option<&'a Path>,
     /// Whether to print QEMU's command line.
     pub verbose: bool,
+    /// The debugger that starts and watches the machine, if one does.
+    pub debugger: Option<&'a Debugger>,
 }
 
 /// The arguments for `machine` made of `files`.
@@ -94,6 +99,12 @@ pub fn arguments(machine: &MachineOptions, files: &Files) -> Vec<OsString> {
     line.pair("-fw_cfg", fw_cfg_file(fw_cfg::OPTIONS, files.options));
     if let Some(input) = files.input {
         line.pair("-fw_cfg", fw_cfg_file(fw_cfg::INPUT, input));
+    }
+    if let Some(socket) = files.gdb {
+        let mut text = OsString::from("unix:");
+        text.push(escaped(socket));
+        text.push(",server=on,wait=off");
+        line.flag("-S").pair("-gdb", text);
     }
     line.pair("-kernel", files.loader).pair("-initrd", files.kernel);
     line.0
@@ -223,6 +234,7 @@ mod tests {
             trace: None,
             options: Path::new("options"),
             input: input.map(Path::new),
+            gdb: None,
         };
         shown("qemu", &arguments(machine, &files))
     }

@@ -1,5 +1,6 @@
 //! QEMU: finding it, its command line, and the process while it runs.
 pub mod command;
+pub mod debugger;
 pub mod discover;
 pub mod process;
 

@@ -17,7 +17,7 @@ use std::io::{self, Read, Seek, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -29,6 +29,7 @@ use ferry_protocol::link::{self, FromHost, MAX_FRAME_BYTES};
 use ferry_protocol::symbol::{CLOSE, OPEN};
 
 use super::command::{self, Boot, Files};
+use super::debugger::DebuggerError;
 use super::discover::PROGRAM;
 use crate::console;
 use crate::guest::ram::GuestRam;
@@ -112,6 +113,9 @@ pub enum StartError {
     /// The device model cannot be started.
     #[error("{0}; check the free space and --vram")]
     Device(#[from] ModelError),
+    /// The debugger cannot be started.
+    #[error(transparent)]
+    Debugger(#[from] DebuggerError),
 }
 
 /// A machine that was started.
@@ -129,6 +133,7 @@ pub struct Machine {
     devices: Vec<Model>,
     swap: Option<SwapImage>,
     trace: Option<File>,
+    debugger: Option<Child>,
     run_dir: RunDir,
 }
 
@@ -141,7 +146,7 @@ impl Machine {
         let set_up = |what| move |source| StartError::SetUp { what, source };
         let run_dir = RunDir::create(boot.machine.backing_bytes())?;
         let (memory, options) = (run_dir.file("ram"), run_dir.file("options"));
-        let image = run_dir.file("swap");
+        let (image, socket) = (run_dir.file("swap"), run_dir.file("gdb"));
         std::fs::write(&options, boot.options).map_err(set_up("options"))?;
         make_sparse(&memory, boot.machine.memory.bytes()).map_err(set_up("memory"))?;
         let ram = GuestRam::open(&memory).map_err(set_up("memory"))?;
@@ -173,6 +178,7 @@ impl Machine {
             trace: trace.as_ref().map(|_| stream.as_path()),
             options: &options,
             input: boot.input,
+            gdb: boot.debugger.map(|_| socket.as_path()),
         };
         let arguments = command::arguments(boot.machine, &files);
         if boot.verbose {
@@ -182,6 +188,10 @@ impl Machine {
         let mut qemu = Command::new(PROGRAM);
         qemu.args(arguments).stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::end_with_parent(&mut qemu);
+        if boot.debugger.is_some() {
+            // An interrupt from the terminal is for gdb, which then halts the machine.
+            qemu.process_group(0);
+        }
         let mut child = qemu.spawn().map_err(StartError::Spawn)?;
         // The parent's copy of QEMU's end must close, or the link would never end.
         drop(qemu);
@@ -197,10 +207,24 @@ impl Machine {
             Some(stderr) => Some(spawn("messages", move || read_all(stderr)).map_err(set_up("messages"))?),
             None => None,
         };
+        let debugger = boot.debugger.map(|debugger| debugger.attach(boot.kernel, &socket, &run_dir)).transpose()?;
         let symbols = Symbols::of(boot.kernel);
-        let (known, lines) = (HashMap::new(), VecDeque::new());
-        let link = ours;
-        Ok(Self { child, link, events, messages, symbols, known, lines, started, ram, devices, swap, trace, run_dir })
+        Ok(Self {
+            child,
+            link: ours,
+            events,
+            messages,
+            symbols,
+            known: HashMap::new(),
+            lines: VecDeque::new(),
+            started,
+            ram,
+            devices,
+            swap,
+            trace,
+            debugger,
+            run_dir,
+        })
     }
 
     /// The next thing the machine says, or [`Event::TimedOut`] where that is not before `deadline`.
@@ -287,6 +311,11 @@ impl Machine {
         text.clone()
     }
 
+    /// Waits for the debugger to end, where there is one, and says whether its commands all worked.
+    pub fn debugger_was_content(&mut self) -> bool {
+        self.debugger.as_mut().is_none_or(|debugger| debugger.wait().is_ok_and(|status| status.success()))
+    }
+
     fn keep(&mut self, line: &str) -> String {
         let line = self.symbols.replace(line);
         if self.lines.len() == KEPT_LINES {
@@ -321,6 +350,10 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.end_qemu();
+        if let Some(debugger) = &mut self.debugger {
+            // It stays as long as its user wants to look at what is left.
+            let _ = debugger.wait();
+        }
     }
 }
 

@@ -24,6 +24,7 @@ fn good() -> Summary {
         trace_out: None,
         strict: true,
         verbose: false,
+        debugger: None,
     };
     let mut summary = Summary::new(&input, &machine, &options);
     summary.homecomings = 1;
