@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// Longest encoded frame in bytes, the closing zero included.
 pub const MAX_FRAME_BYTES: usize = 512;
@@ -130,6 +130,13 @@ pub enum FromKernel<'a> {
         number: u8,
         /// Physical address of its BAR.
         bar: u64,
+    },
+    /// A swapped page whose write failed, so that its contents stand in RAM, at the checkpoint that follows.
+    Unwritten {
+        /// The slot that the page's entry names.
+        slot: u64,
+        /// Physical address of the frame.
+        frame: u64,
     },
     /// An access of a CPU that brought a page home, in strict mode.
     Homecoming {

@@ -58,12 +58,21 @@ pub enum InjectStep {
     DeviceAlloc,
     /// Copy of one page between RAM and the device.
     Copy,
+    /// Read of one page from the swap disk.
+    DiskRead,
+    /// Write of one page to the swap disk.
+    DiskWrite,
 }
 
 impl InjectStep {
     /// Every kind, with the name it has in options.
-    pub const NAMES: &'static [(&'static str, InjectStep)] =
-        &[("alloc", Self::Alloc), ("device-alloc", Self::DeviceAlloc), ("copy", Self::Copy)];
+    pub const NAMES: &'static [(&'static str, InjectStep)] = &[
+        ("alloc", Self::Alloc),
+        ("device-alloc", Self::DeviceAlloc),
+        ("copy", Self::Copy),
+        ("disk-read", Self::DiskRead),
+        ("disk-write", Self::DiskWrite),
+    ];
 }
 
 impl Inject {

@@ -77,7 +77,7 @@ struct DemoArguments {
     /// End the run as failed after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "300")]
     timeout: NonZeroU32,
-    /// Let the N-th step of a kind fail: alloc:N, device-alloc:N or copy:N
+    /// Let the N-th step of a kind fail: alloc:N, device-alloc:N, copy:N, disk-read:N or disk-write:N
     #[arg(long, value_name = "KIND:N", value_parser = parse_inject)]
     inject: Option<Inject>,
     /// Record every event: off, ring (the newest are kept) or full (none is lost)
@@ -363,7 +363,7 @@ mod tests {
             ("--device edu", "'edu' is no device"),
             ("--swap some", "such as 64M"),
             ("--swap-fault read", "read:SLOT, write:SLOT or stall"),
-            ("--inject tea:1", "alloc:N, device-alloc:N, copy:N"),
+            ("--inject tea:1", "alloc:N, device-alloc:N, copy:N, disk-read:N, disk-write:N"),
             ("--inject copy:0", "with N from 1"),
             ("--timeout 0", "'--timeout <SECONDS>'"),
             ("--cpus 9", "9 is not in 1..=8"),

@@ -12,20 +12,28 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Ferries `bytes` with further arguments and checks everything that must hold for any input.
+/// Ferries `bytes` to private devices, with further arguments, and checks everything that must hold for any input.
 fn ferried(bytes: &[u8], arguments: &[&str]) -> (Ran, JsonValue) {
+    let (ran, json) = ferried_anywhere(bytes, arguments);
+    assert_eq!(number(&json, "faults"), number(&json, "pages"), "each page comes home by a fault of its own");
+    (ran, json)
+}
+
+/// The same for devices of any type.
+fn ferried_anywhere(bytes: &[u8], arguments: &[&str]) -> (Ran, JsonValue) {
     let scratch = Scratch::new();
     let input = scratch.file("input, with a comma and spaces", bytes);
     let (ran, json) = demo(&[arguments, &["--input", input.to_str().unwrap()]].concat());
     ran.is_verified();
     let json = json.expect("a verified run writes its JSON");
     let pages = bytes.len().div_ceil(4096) as u64;
-    for count in ["pages", "migrated", "host_verified", "device_transformed", "faults", "returned"] {
+    for count in ["pages", "migrated", "host_verified", "device_transformed", "returned"] {
         assert_eq!(number(&json, count), pages, "{count}");
     }
-    for none in ["leaked.frames", "leaked.device_frames", "leaked.table_frames", "stale_device_bytes"] {
-        assert_eq!(number(&json, none), 0, "{none}");
+    for none in ["frames", "device_frames", "swap_slots", "table_frames"] {
+        assert_eq!(number(&json, &format!("leaked.{none}")), 0, "{none}");
     }
+    assert_eq!(number(&json, "stale_device_bytes"), 0);
     assert_eq!(number(&json, "input.bytes"), bytes.len() as u64);
     assert_eq!(*json["input"]["sha256"].get::<String>().unwrap(), sha256(bytes));
     let inverted: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
@@ -132,6 +140,47 @@ fn several_devices_share_the_input() {
     assert_eq!(number(&json, "rounds"), 1);
     let counts = device_counts(&json);
     assert_eq!(counts, [0, 1, 2].map(|number| (number, "private".to_owned(), 200)));
+}
+
+#[test]
+fn a_private_and_a_coherent_device_share_the_input() {
+    let devices = ["--device", "ivshmem", "--device", "ivshmem,type=coherent", "--vram", "1M"];
+    // 701 pages, and 248 frames in each device: two rounds.
+    let (ran, json) = ferried_anywhere(&noise(701 * 4096 - 5), &devices);
+    let [private, coherent] = [(0, "private", 350), (1, "coherent", 351)].map(|(n, t, pages)| (n, t.to_owned(), pages));
+    assert_eq!(device_counts(&json), [private, coherent]);
+    assert_eq!((number(&json, "rounds"), number(&json, "faults")), (2, 350));
+    // The sample page is the first of the coherent device's: its entry is present and leads out of RAM.
+    assert_eq!(ran.out.matches("L1[").count(), 3, "{}", ran.out);
+    assert!(!ran.out.contains("not present: on device 1"), "{}", ran.out);
+}
+
+#[test]
+fn an_input_larger_than_ram_goes_by_way_of_the_swap_disk() {
+    let (ran, json) = ferried(&noise(32 << 20), &["--memory", "32M", "--vram", "8M"]);
+    let swapped = |key| number(&json, key);
+    // At least what does not fit had to go, and to come back.
+    assert!(swapped("swapped_out") > 1024 && swapped("swapped_in") > 1024, "{}", ran.out);
+    assert!(ran.out.contains("of the input on the swap disk), byte for byte the file"), "{}", ran.out);
+    assert!(number(&json, "rounds") > 4);
+}
+
+#[test]
+fn a_failed_write_to_the_swap_disk_loses_nothing() {
+    let arguments = ["--memory", "32M", "--vram", "8M", "--inject", "disk-write:3"];
+    let (_, json) = ferried(&noise(32 << 20), &arguments);
+    assert!(*json["injected"].get::<bool>().unwrap());
+}
+
+#[test]
+fn a_failed_read_of_the_swap_disk_is_an_error_and_no_wrong_byte() {
+    let scratch = Scratch::new();
+    let input = scratch.file("input", noise(32 << 20));
+    let arguments = ["--memory", "32M", "--vram", "8M", "--inject", "disk-read:5", "--input"];
+    let (ran, json) = demo(&[&arguments[..], &[input.to_str().unwrap()]].concat());
+    ran.has_failed("the kernel found that a check does not hold");
+    assert!(ran.out.contains("cannot be read from the swap disk"), "{}", ran.out);
+    assert!(!*json.unwrap()["verified"].get::<bool>().unwrap());
 }
 
 #[test]

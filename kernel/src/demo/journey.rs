@@ -17,6 +17,7 @@ use core::ops::Range;
 use ferry_device::DeviceType;
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::{AnyFrame, DeviceFrame};
+use ferry_mm::page_table::entry::Entry;
 use ferry_mm::stats::{Reason, Stayed};
 use ferry_protocol::link::{Checkpoint, FromKernel, Outcome, Stage};
 
@@ -190,8 +191,26 @@ impl Journey<'_> {
         PageRange::covering(start, (pages.end - pages.start) * PAGE_BYTES).map_err(DemoError::Range)
     }
 
+    /// Tells the host which swapped pages are not on the disk, because a write failed.
+    fn tell_unwritten(&self) {
+        let manager = memory::manager();
+        if manager.statistics().read().disk_errors == 0 {
+            return;
+        }
+        for page in 0..self.range.pages() {
+            if let Entry::Swap { slot } = self.space.entry(self.range.page(page).start_address()).decode()
+                && let Some(state) = manager.swap().and_then(|swap| swap.slot_use(manager.machine(), slot))
+                && let (Some(frame), false) = (state.frame, state.written)
+            {
+                let (slot, frame) = (slot.number(), frame.start_address().as_u64());
+                link::send(&FromKernel::Unwritten { slot, frame });
+            }
+        }
+    }
+
     /// Lets the host look at the input.
     pub(super) fn checkpoint(&self, stage: Stage, round: u32) -> Result<(), DemoError> {
+        self.tell_unwritten();
         let root = self.space.root().start_address().as_u64();
         let start = self.range.start_address().as_u64();
         check_in(Checkpoint { stage, round, root, start, pages: self.range.pages() })

@@ -96,6 +96,8 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     outcome.migrated = shares.iter().map(|share| share.migrated).sum();
     outcome.faults = shares.iter().map(|share| share.faults).sum();
     outcome.returned = counts.returned_by_fault + counts.returned_by_call;
+    outcome.swapped_out = counts.swapped_out;
+    outcome.swapped_in = counts.swapped_in;
     strict::drain();
     outcome.lost_homecomings = strict::lost();
     outcome.inject_pending = inject.is_some_and(|inject| manager.injector().is_armed(step_of(inject.step)));
@@ -138,6 +140,8 @@ fn step_of(step: InjectStep) -> Step {
         InjectStep::Alloc => Step::Alloc,
         InjectStep::DeviceAlloc => Step::DeviceAlloc,
         InjectStep::Copy => Step::Copy,
+        InjectStep::DiskRead => Step::DiskRead,
+        InjectStep::DiskWrite => Step::DiskWrite,
     }
 }
 
@@ -160,5 +164,6 @@ fn count_leaks(outcome: &mut Outcome, before: Census, after: Census) {
     let missing = |before: u64, after: u64| before as i64 - after as i64;
     outcome.leaked_frames = missing(before.free_frames, after.free_frames);
     outcome.leaked_device_frames = missing(before.free_device_frames, after.free_device_frames);
+    outcome.leaked_swap_slots = missing(before.free_slots, after.free_slots);
     outcome.leaked_table_frames = -missing(before.table_frames, after.table_frames);
 }

@@ -1,5 +1,6 @@
 //! The swap disk on the real machine: what goes to a slot comes back from it and from no other.
 mod apart;
+mod swapped;
 
 use super::{Disk, DiskError, find};
 use crate::arch::areas::{load_bytes, store_bytes};

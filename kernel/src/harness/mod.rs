@@ -14,7 +14,8 @@
 //! after; a difference is a failure of its own kind.
 //!
 //! Some tests run only when they are named. Those below `harness::dies` are made to fail, each in another way, to show
-//! that every way is reported. Those below `disk::tests::apart` need a machine other than that of the rest.
+//! that every way is reported. Those below `disk::tests::apart` and `disk::tests::swapped` need a machine other than that
+//! of the rest.
 #![deny(unsafe_code)]
 mod check;
 mod dies;
@@ -55,7 +56,13 @@ impl Test {
 
     /// Whether only its name runs it.
     fn only_named(&self) -> bool {
-        ["harness::dies::", "disk::tests::apart::"].iter().any(|module| self.name().starts_with(module))
+        let apart = ["harness::dies::", "disk::tests::apart::"].iter().any(|module| self.name().starts_with(module));
+        apart || self.swaps()
+    }
+
+    /// Whether the memory manager shall have the swap disk. Others would not run short of memory then.
+    fn swaps(&self) -> bool {
+        self.name().starts_with("disk::tests::swapped::")
     }
 }
 
@@ -96,7 +103,8 @@ pub fn run(selection: Selection) -> ExitCode {
     if let Err(problem) = crate::memory::device::all() {
         log::warn!("{problem}");
     }
-    if let Err(problem) = crate::disk::find() {
+    let swaps = sorted().into_iter().any(|test| test.swaps() && selection.names().any(|name| name == test.name()));
+    if let Err(problem) = if swaps { crate::disk::attach() } else { crate::disk::find() } {
         log::warn!("{problem}");
     }
     let mut code = ExitCode::Success;
@@ -168,13 +176,14 @@ impl Census {
         Self { heap_bytes: heap::used(), memory: memory::census(), held_locks: machine::held_locks() }
     }
 
-    fn counts(&self) -> [(&'static str, u64); 7] {
+    fn counts(&self) -> [(&'static str, u64); 8] {
         let memory = &self.memory;
         [
             ("bytes of the heap in use", self.heap_bytes as u64),
             ("free frames", memory.free_frames),
             ("table frames", memory.table_frames),
             ("free device frames", memory.free_device_frames),
+            ("free swap slots", memory.free_slots),
             ("address spaces", memory.spaces),
             ("special entries", memory.special_entries),
             ("held locks", self.held_locks.into()),

@@ -13,7 +13,7 @@
 //! 3. The stream's lock is a leaf: while it is held nothing is called but the port. Its holder never waits for another CPU.
 //! 4. Full: the wait for the port is as long as its reader makes it; the host's deadline ends a run whose reader is gone. A machine
 //!    without the port has no stream.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 mod convert;
 mod ring;
 

@@ -152,6 +152,7 @@ impl Talk<'_> {
                 self.summary.stayed(reason, pages);
                 report::stayed(self.screen, round, reason, pages);
             }
+            FromKernel::Unwritten { slot, frame } => self.verifier.unwritten(slot, frame),
             FromKernel::Device { number, bar } => self.verifier.place_bar(number, bar),
             FromKernel::DeviceOutcome { number, migrated, returned } => {
                 self.summary.device_outcome(number, migrated, returned).map_err(Failure::Unexpected)?;

@@ -20,7 +20,7 @@ use ferry_protocol::link::{Checkpoint, Stage};
 use x86_64::PhysAddr;
 
 use super::failure::{Mismatch, Place};
-use super::view::{Bars, DeviceMemory, Location, Outside, View};
+use super::view::{Bars, DeviceMemory, Location, Outside, Unwritten, View};
 use crate::guest::ram::Physical;
 use crate::guest::walk::Walk;
 use crate::input::{Hash, Input};
@@ -72,6 +72,7 @@ pub struct Verifier<'a> {
     input: &'a Input,
     pages: Vec<Whereabouts>,
     bars: Bars,
+    unwritten: Unwritten,
     last: Option<(Stage, u32)>,
 }
 
@@ -79,12 +80,17 @@ impl<'a> Verifier<'a> {
     /// Checks for a run with this input.
     pub fn new(input: &'a Input) -> Self {
         let pages = vec![Whereabouts::Home; input.pages() as usize];
-        Self { input, pages, bars: Bars::new(), last: None }
+        Self { input, pages, bars: Bars::new(), unwritten: Unwritten::new(), last: None }
     }
 
     /// Takes in where the kernel says that the BAR of a device lies.
     pub fn place_bar(&mut self, number: u8, address: u64) {
         self.bars.insert(number, PhysAddr::new_truncate(address));
+    }
+
+    /// Takes in, for the next checkpoint, where the kernel says that a swapped page stands that could not be written.
+    pub fn unwritten(&mut self, slot: u64, frame: u64) {
+        self.unwritten.insert(slot, PhysAddr::new_truncate(frame));
     }
 
     /// The page whose way through the tables is shown: the middle one, or `None` where the input is empty.
@@ -106,8 +112,8 @@ impl<'a> Verifier<'a> {
             return Err(Mismatch::Pages { found: checkpoint.pages, expected: self.input.pages() });
         }
         let root = PhysAddr::new_truncate(checkpoint.root);
-        let bars = std::mem::take(&mut self.bars);
-        let view = View { outside, bars: &bars, root, start: checkpoint.start };
+        let (bars, unwritten) = (std::mem::take(&mut self.bars), std::mem::take(&mut self.unwritten));
+        let view = View { outside, bars: &bars, unwritten: &unwritten, root, start: checkpoint.start };
         let seen = match checkpoint.stage {
             Stage::Populated => self.populated(&view),
             Stage::Migrated => self.migrated(&view),

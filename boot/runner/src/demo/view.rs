@@ -5,11 +5,11 @@
 //!   present, frame in RAM         Ram                  guest RAM
 //!   present, frame in a BAR       Device (coherent)    the file behind the BAR
 //!   special, Device               Device (private)     the file behind the BAR
-//!   special, Swap                 Swap                 the swap disk's image
+//!   special, Swap                 Swap                 the swap disk's image; RAM where the kernel says that a write failed
 //! ```
 //!
-//! Invariant: the kernel says only where its root table is, where the input begins and where each BAR lies. Everything
-//! else is read from outside.
+//! Invariant: the kernel says only where its root table is, where the input begins, where each BAR lies, and where
+//! pages stand that the disk did not take. Everything else is read from outside.
 use std::collections::BTreeMap;
 use std::io;
 
@@ -110,6 +110,9 @@ pub struct Outside<'m, M, D> {
 /// Where the BARs lie, by the devices' numbers, as the kernel says.
 pub type Bars = BTreeMap<u8, PhysAddr>;
 
+/// Frames of swapped pages that could not be written, by slot.
+pub type Unwritten = BTreeMap<u64, PhysAddr>;
+
 /// Where a page is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Location {
@@ -127,6 +130,8 @@ pub struct View<'m, M, D> {
     pub outside: &'m Outside<'m, M, D>,
     /// Where its BARs lie.
     pub bars: &'m Bars,
+    /// Where the pages of slots stand that could not be written, as the kernel says.
+    pub unwritten: &'m Unwritten,
     /// The root table.
     pub root: PhysAddr,
     /// The input's first address.
@@ -180,6 +185,9 @@ impl<M: Physical, D: DeviceMemory> View<'_, M, D> {
                 let device = self.device(page, frame)?;
                 let bytes = device.frame(frame.index().into()).map_err(|source| Mismatch::Device { page, source })?;
                 Ok((Place::DeviceFrame(frame), bytes))
+            }
+            Location::Swap(slot) if self.unwritten.contains_key(&slot.number()) => {
+                self.read(page, Location::Ram(self.unwritten[&slot.number()]))
             }
             Location::Swap(slot) => {
                 let swap = self.outside.swap.ok_or(Mismatch::NoSwap(page))?;

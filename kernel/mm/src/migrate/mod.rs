@@ -112,7 +112,10 @@ impl core::fmt::Display for MigrateError {
                 return f.write_str("no memory for the migration itself; free some or migrate fewer pages");
             }
             Self::Fault(address) => {
-                return write!(f, "the page at v{address:#x} is a guard, or lost; leave it out, or unmap it");
+                return write!(
+                    f,
+                    "the page at v{address:#x} is a guard, is lost, or cannot be read from the swap disk; leave it out, or unmap it"
+                );
             }
         };
         write!(f, "v{:#x}..v{:#x} {text}", range.start_address(), range.end())
