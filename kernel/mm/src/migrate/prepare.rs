@@ -157,10 +157,15 @@ impl<'m, M: Machine> Space<'m, M> {
         matches!(frame, AnyFrame::Device(frame) if frame.device() != device)
     }
 
-    /// Calls `visit` with the entries of `range` that are not empty, as they are now, until it returns `false`. The areas are held.
+    /// Calls `visit` with the entries of `range` that are not empty, as they are now, until it returns `false`; with none where
+    /// the range cannot be migrated. The areas are held.
     fn for_each_special_or_present(self, range: PageRange, mut visit: impl FnMut(Page, Entry) -> bool) {
         let machine = &self.manager.machine;
-        let _areas = self.state.areas.read(machine);
+        let areas = self.state.areas.read(machine);
+        // Looked at under the same hold: what a device's area maps has no descriptor.
+        if migratable(&areas, range).is_err() {
+            return;
+        }
         for part in range.by_leaf_table() {
             let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else { continue };
             for page in (0..part.pages()).map(|index| part.page(index)) {

@@ -25,6 +25,7 @@ use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
+use crate::stats::Reason;
 
 /// Why a device did not get a page for itself. The page can be used as before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,8 +36,6 @@ pub enum ExclusiveError {
     Pinned(VirtAddr),
     /// The page is in no anonymous area, so it may have other users.
     NotAnonymous(VirtAddr),
-    /// The page stays on a device.
-    OnDevice(VirtAddr),
     /// The owner is no listener that watches the page, so it could not be told when its access ends.
     NotWatched(ListenerId),
 }
@@ -49,7 +48,6 @@ impl core::fmt::Display for ExclusiveError {
             Self::NotAnonymous(address) => {
                 write!(f, "the page at v{address:#x} is not anonymous memory; only such a page can be exclusive")
             }
-            Self::OnDevice(address) => write!(f, "the page at v{address:#x} stays on its device; bring it home first"),
             Self::NotWatched(_) => f.write_str("the owner does not watch the page; let it listen there first"),
         }
     }
@@ -77,7 +75,8 @@ impl<'m, M: Machine> Space<'m, M> {
     /// See [`ExclusiveError`].
     pub fn make_exclusive(self, address: VirtAddr, owner: ListenerId) -> Result<PhysFrame, ExclusiveError> {
         let range = PageRange::of_page(Page::containing_address(address));
-        if !self.manager.watches(owner, self.id(), range) {
+        let manager = self.manager;
+        if !manager.watches(owner, self.id(), range) {
             return Err(ExclusiveError::NotWatched(owner));
         }
         loop {
@@ -90,13 +89,25 @@ impl<'m, M: Machine> Space<'m, M> {
                 }
                 Attempted::BringHome => {
                     drop(announcement);
-                    let moved = self.migrate_to_system(range).map_or(0, |report| report.moved);
-                    if moved == 0 {
-                        return Err(ExclusiveError::OnDevice(address));
-                    }
+                    self.bring_home_for_exclusive(address)?;
+                    manager.machine.relax();
                 }
             }
         }
+    }
+
+    /// Brings a page home from a coherent device, if nothing keeps it there. Whatever else became of it the next look finds.
+    fn bring_home_for_exclusive(self, address: VirtAddr) -> Result<(), ExclusiveError> {
+        let range = PageRange::of_page(Page::containing_address(address));
+        let out_of_memory = ExclusiveError::Fault(FaultError::OutOfMemory(address));
+        self.manager.with_reclaim(
+            |error| *error == out_of_memory,
+            || match self.migrate_to_system(range) {
+                Ok(report) if report.stayed.count(Reason::Pinned) > 0 => Err(ExclusiveError::Pinned(address)),
+                Ok(report) if report.stayed.count(Reason::NoMemory) > 0 => Err(out_of_memory),
+                Ok(_) | Err(_) => Ok(()),
+            },
+        )
     }
 
     fn try_make_exclusive(

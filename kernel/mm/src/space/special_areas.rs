@@ -36,7 +36,7 @@ impl<M: Machine> Space<'_, M> {
         let area = Area::new(range, protection, AreaKind::Shared);
         let mut flags = protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         flags.set(LeafFlags::WRITABLE, protection.contains(Protection::WRITE));
-        self.map(area, || {
+        self.map_with_room(area, || {
             let manager = self.manager;
             for page in (0..range.pages()).map(|index| range.page(index)) {
                 let table = self.table_for(page)?;
@@ -67,7 +67,7 @@ impl<M: Machine> Space<'_, M> {
         protection: Protection,
     ) -> Result<(), MapError> {
         let area = Area::of_device(range, protection, first, memory_type);
-        self.map(area, || {
+        self.map_with_room(area, || {
             for page in (0..range.pages()).map(|index| range.page(index)) {
                 let table = self.table_for(page)?;
                 let leaf = LeafTable::lock(&self.manager.machine, &self.manager.memory, table);
@@ -83,6 +83,11 @@ impl<M: Machine> Space<'_, M> {
     /// See [`MapError`].
     pub fn map_guard(self, range: PageRange) -> Result<(), MapError> {
         self.map(Area::new(range, Protection::empty(), AreaKind::Guard), || Ok(()))
+    }
+
+    /// Adds `area` with the entries that `fill` makes; where no frame is left for them, after room was made.
+    fn map_with_room(self, area: Area, mut fill: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+        self.manager.with_reclaim(|error| *error == MapError::OutOfFrames, || self.map(area, &mut fill))
     }
 
     /// The level-1 table of `page`, made where it is missing. The areas are held.

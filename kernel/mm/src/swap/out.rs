@@ -23,7 +23,8 @@ use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry, SwapSlot};
 use crate::page_table::leaf_table::peek;
 use crate::page_table::walk;
-use crate::space::{Resident, Space};
+use crate::space::area::AreaList;
+use crate::space::{AreaKind, Resident, Space};
 use crate::stats::{Reason, Stayed};
 
 /// Frames that are swapped out together: what a flush per space is shared by, and a bound on how long nobody can map or unmap.
@@ -84,9 +85,9 @@ impl<M: Machine> Space<'_, M> {
             let mut frames = [None; BATCH];
             let mut found = 0;
             {
-                let _areas = self.state.areas.read(&manager.machine);
+                let areas = self.state.areas.read(&manager.machine);
                 while next < range.pages() && found < BATCH {
-                    frames[found] = self.frame_in_ram(range.page(next));
+                    frames[found] = self.frame_in_ram(&areas, range.page(next));
                     found += usize::from(frames[found].is_some());
                     next += 1;
                 }
@@ -96,9 +97,11 @@ impl<M: Machine> Space<'_, M> {
         Ok(out)
     }
 
-    /// The RAM frame of a page's own. A hint: what is found may be another page's by the time it is used, which then goes.
-    fn frame_in_ram(self, page: Page) -> Option<PhysFrame> {
+    /// The RAM frame of a page's own, where the page is in private memory: what other areas map stays, and need be no RAM.
+    /// A hint: what is found may be another page's by the time it is used, which then goes.
+    fn frame_in_ram(self, areas: &AreaList, page: Page) -> Option<PhysFrame> {
         let manager = self.manager;
+        areas.find(page).filter(|area| area.kind == AreaKind::Anonymous)?;
         let table = walk::leaf_table(&manager.machine, self.root(), page)?;
         match manager.mapped_frame(peek(&manager.machine, table, page))? {
             AnyFrame::System(frame) if frame != manager.zero_frame() => Some(frame),

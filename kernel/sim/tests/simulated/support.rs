@@ -1,7 +1,7 @@
 //! What the tests share: a small world, pages to work on, and contents to recognise.
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::{AnyFrame, DeviceFrame, DeviceId};
-use ferry_mm::page_table::entry::{Entry, LeafFlags};
+use ferry_mm::page_table::entry::{Entry, LeafFlags, SwapSlot};
 use ferry_mm::space::{Protection, Space};
 use ferry_sim::{Builder, Cpu, Sim, World};
 use x86_64::VirtAddr;
@@ -129,4 +129,9 @@ pub fn in_ram(world: &World, space: Space<'_, Sim>, page: u64) -> bool {
 /// The bytes of a frame as the host sees them.
 pub fn host(world: &World, frame: impl Into<AnyFrame>) -> Contents {
     Contents(world.sim().bytes(frame.into()))
+}
+
+/// The bytes of a slot of the swap disk.
+pub fn on_disk(world: &World, slot: SwapSlot) -> Contents {
+    Contents(world.disk().bytes(slot))
 }

@@ -5,4 +5,5 @@ mod giving_way;
 mod livelock;
 mod mirror;
 mod sequence;
+mod swapping;
 mod watching;

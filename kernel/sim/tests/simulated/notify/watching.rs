@@ -71,18 +71,18 @@ impl Witness {
 }
 
 /// The entry of a page as it stands in its table, read past everybody.
-struct Seat {
+pub struct Seat {
     table: AnyFrame,
     offset: usize,
 }
 
 impl Seat {
-    fn of(space: Space<'_, Sim>, page: u64) -> Self {
+    pub fn of(space: Space<'_, Sim>, page: u64) -> Self {
         let slot = space.path(at(page, 0)).leaf().expect("a page whose table is there").slot;
         Self { table: slot.table().into(), offset: usize::from(slot.index()) * 8 }
     }
 
-    fn read(&self, sim: &Sim) -> RawEntry {
+    pub fn read(&self, sim: &Sim) -> RawEntry {
         let bytes = sim.bytes(self.table);
         let word = u64::from_le_bytes(bytes[self.offset..self.offset + 8].try_into().unwrap());
         // A CPU may set these at any time; they are no change of ours.
