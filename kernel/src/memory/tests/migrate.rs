@@ -108,9 +108,9 @@ kernel_test! {
         check!(!before[2].flags().contains(LeafFlags::WRITABLE), "protect never gives leave to write")?;
         drop(room.space.collect(range, device)?);
         check_eq!(entries(), before);
-        drop(room.space.collect(range, device)?.unmap().unwrap());
+        drop(room.space.collect(range, device)?.unmap()?);
         check_eq!(entries(), before);
-        drop(room.space.collect(range, device)?.unmap().unwrap().copy());
+        drop(room.space.collect(range, device)?.unmap()?.copy());
         check_eq!(entries(), before);
         Ok(())
     }
