@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 use crate::demo;
 use crate::fw_cfg::{FwCfg, FwCfgError};
+use crate::memory::device;
 use crate::{println, scenarios, trace};
 use core::fmt;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::fw_cfg::{OPTIONS, OPTIONS_MAX_BYTES};
-use ferry_protocol::options::{BadLine, Command, Options};
+use ferry_protocol::options::{BadLine, Command, Options, Trace};
 
 /// Why the options are not understood.
 enum OptionsError<'a> {
@@ -53,6 +54,10 @@ fn read(buffer: &mut [u8]) -> Result<Options<'_>, OptionsError<'_>> {
 }
 
 fn execute(options: &Options) -> ExitCode {
+    if options.trace != Trace::Off {
+        // Their frames belong to the state in which the stream begins. What is wrong with one, the command says.
+        let _ = device::all();
+    }
     if let Err(error) = trace::begin(options.trace) {
         println!("error: {error}");
         return ExitCode::BadOptions;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use ferry_protocol::options::{Inject, InjectStep, Trace};
+use ferry_protocol::options::{Inject, InjectStep, Scenario, Trace};
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Refusal, STATUS_REFUSED};
@@ -17,7 +17,7 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{demo, doctor, run_dir, sys, test_command};
+use crate::{demo, doctor, report, run_dir, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,6 +48,8 @@ struct Cli {
 enum Command {
     /// Ferry a file to the device and back, with every step checked from outside
     Demo(DemoArguments),
+    /// Write a page that replays a run in a browser
+    Report(ReportArguments),
     /// Run every test there is: host, simulator, in-kernel
     Test(TestArguments),
     /// Do the demo under gdb, which knows pages: ferry walk, entry, areas, frame
@@ -107,6 +109,30 @@ struct DebugArguments {
     /// Show QEMU's command line
     #[arg(long)]
     verbose: bool,
+}
+
+#[derive(Args, Debug)]
+struct ReportArguments {
+    /// The page to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Show this scenario instead of the demo
+    #[arg(long, value_name = "NAME", value_parser = parse_scenario)]
+    scenario: Option<Scenario>,
+    /// The file that the demo ferries [default: the kernel's own image]
+    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
+    input: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// Write the events as a Chrome trace, too
+    #[arg(long, value_name = "FILE")]
+    trace_out: Option<PathBuf>,
+    /// Write the raw records, too
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
+    /// End the run as failed after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "300")]
+    timeout: NonZeroU32,
 }
 
 #[derive(Args, Debug)]
@@ -170,6 +196,14 @@ impl TryFrom<MachineArguments> for MachineOptions {
     }
 }
 
+impl ReportArguments {
+    fn into_options(self) -> Result<report::Options, Refusal> {
+        let Self { out, scenario, input, machine, trace_out, records, timeout } = self;
+        let (machine, timeout) = (machine.try_into()?, seconds(timeout));
+        Ok(report::Options { scenario, input, machine, out, records, trace_out, timeout })
+    }
+}
+
 impl DemoArguments {
     fn into_options(self, kernel: Option<PathBuf>) -> Result<demo::Options, Refusal> {
         let trace = match (self.trace, &self.trace_out) {
@@ -226,6 +260,13 @@ fn parse_trace(text: &str) -> Result<Trace, String> {
     })
 }
 
+fn parse_scenario(text: &str) -> Result<Scenario, String> {
+    Scenario::parse(text).ok_or_else(|| {
+        let names: Vec<_> = Scenario::NAMES.iter().map(|(name, _)| *name).collect();
+        format!("a scenario is one of {}", names.join(", "))
+    })
+}
+
 fn parse_inject(text: &str) -> Result<Inject, String> {
     Inject::parse(text).ok_or_else(|| {
         let kinds: Vec<_> = InjectStep::NAMES.iter().map(|(name, _)| format!("{name}:N")).collect();
@@ -275,6 +316,7 @@ fn execute(command: Command) -> Result<(), Error> {
             let timeout = timeout.map(seconds);
             test_command::run(&test_command::Options { filter, exact, list, cpus, timeout })
         }
+        Command::Report(arguments) => report::run(&arguments.into_options()?, &mut Screen::new()),
         Command::Doctor => doctor::run(),
     }
 }

@@ -30,6 +30,7 @@ pub mod kernel_tests;
 pub mod link;
 pub mod machine;
 pub mod qemu;
+pub mod report;
 pub mod run_dir;
 pub mod screen;
 pub mod size;

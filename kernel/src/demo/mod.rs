@@ -22,6 +22,7 @@ use crate::disk;
 use crate::fw_cfg::{File, FwCfg};
 use crate::link;
 use crate::memory::{self, AddressSpace, device, strict};
+use crate::trace::{self, Told};
 use core::time::Duration;
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::inject::Step;
@@ -65,6 +66,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     for device in devices {
         link::send(&FromKernel::Device { number: device.id.number(), bar: device.range.start.as_u64() });
     }
+    trace::tell(|| Told::Step { number: 0 });
     let mut fw_cfg = FwCfg::new().map_err(DemoError::Input)?;
     let input = fw_cfg.file(ferry_protocol::fw_cfg::INPUT).map_err(DemoError::Input)?;
     let pages = input.len().div_ceil(PAGE_BYTES);
@@ -149,7 +151,17 @@ fn step_of(step: InjectStep) -> Step {
 fn check_in(checkpoint: Checkpoint) -> Result<(), DemoError> {
     link::send(&FromKernel::Checkpoint(checkpoint));
     match link::wait(HOST_PATIENCE).map_err(DemoError::NoAnswer)? {
-        FromHost::Continue => Ok(()),
+        FromHost::Continue => {
+            // The step of the report's story that follows each checkpoint.
+            let number = match checkpoint.stage {
+                Stage::Populated => 1,
+                Stage::Migrated => 2,
+                Stage::Transformed => 3,
+                Stage::Returned | Stage::TornDown => 4,
+            };
+            trace::tell(|| Told::Step { number });
+            Ok(())
+        }
         FromHost::Stop => Err(DemoError::Stopped(checkpoint.stage)),
     }
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tinyjson::JsonValue;
 
+pub mod browser;
+
 /// A directory of one test, removed with its contents when the test is over.
 pub struct Scratch(PathBuf);
 
