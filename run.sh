@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one door to Ferry: checks what is needed, installs QEMU and gdb where they are missing, builds the host
+# The one door to Ferry: checks what is needed, installs QEMU, gdb and Chromium where they are missing, builds the host
 # tool `ferry` and hands over to it. ./run.sh alone is ./run.sh demo; ./run.sh --help says what there is.
 #
 # Exit status: 0 done and verified, 1 the system under test failed, 2 usage or environment.
@@ -9,6 +9,7 @@ readonly QEMU=qemu-system-x86_64
 readonly QEMU_PACKAGE=qemu-system-x86
 readonly QEMU_OLDEST=7.2
 readonly GDB=gdb
+readonly CHROMIUM=chromium
 readonly STATUS_ENVIRONMENT=2
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -37,6 +38,11 @@ needs_gdb() {
     debug | test) return 0 ;;
     *) return 1 ;;
     esac
+}
+
+# Whether the command opens reports in a browser: the tests do.
+needs_browser() {
+    [[ ${1:-demo} == test ]]
 }
 
 check_rust() {
@@ -111,6 +117,9 @@ if needs_qemu "$@"; then
 fi
 if needs_gdb "$@"; then
     ensure "$GDB" "$GDB" "gdb with Python"
+fi
+if needs_browser "$@"; then
+    ensure "$CHROMIUM" "$CHROMIUM" "Chromium"
 fi
 # Relative paths are meant from where the user stands, so the directory stays.
 target=${CARGO_TARGET_DIR:-$root/target}

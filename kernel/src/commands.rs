@@ -1,6 +1,7 @@
 //! What the kernel is asked to do: the options, and the command in them.
 #![forbid(unsafe_code)]
 use crate::demo;
+use crate::disk;
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::memory::device;
 use crate::{println, scenarios, trace};
@@ -55,8 +56,8 @@ fn read(buffer: &mut [u8]) -> Result<Options<'_>, OptionsError<'_>> {
 
 fn execute(options: &Options) -> ExitCode {
     if options.trace != Trace::Off {
-        // Their frames belong to the state in which the stream begins. What is wrong with one, the command says.
-        let _ = device::all();
+        // Frames of devices and disk belong to the state in which the stream begins. What is wrong with one, the command says.
+        let _ = (device::all(), disk::attach());
     }
     if let Err(error) = trace::begin(options.trace) {
         println!("error: {error}");

@@ -134,6 +134,8 @@ pub enum Scenario {
     CopyOnWrite,
     /// A pinned page stays.
     PinnedPage,
+    /// Pages are on the swap disk when they shall migrate.
+    SwapThenMigrate,
     /// One page goes back and forth.
     PingPong,
     /// A device is emptied.
@@ -148,6 +150,7 @@ impl Scenario {
         ("there-and-back", Self::ThereAndBack),
         ("copy-on-write", Self::CopyOnWrite),
         ("pinned-page", Self::PinnedPage),
+        ("swap-then-migrate", Self::SwapThenMigrate),
         ("ping-pong", Self::PingPong),
         ("eviction", Self::Eviction),
         ("missing-flush", Self::MissingFlush),

@@ -303,6 +303,20 @@ pub enum Event<'a> {
         /// How many frames.
         frames: u64,
     },
+    /// A page was written to the swap disk.
+    DiskWritten {
+        /// Its slot there.
+        slot: u64,
+        /// The RAM frame that it was read from.
+        frame: u64,
+    },
+    /// A page was read from the swap disk.
+    DiskRead {
+        /// Its slot there.
+        slot: u64,
+        /// The RAM frame that it was written to.
+        frame: u64,
+    },
     /// A step of the story begins.
     Step {
         /// Its number in the story, from 0.

@@ -2,6 +2,7 @@
 use super::{Disk, DiskError, DiskProblem, find};
 use crate::arch::machine::Hardware;
 use crate::memory;
+use crate::trace::{self, Told};
 use alloc::boxed::Box;
 use ferry_mm::page_table::entry::SwapSlot;
 use ferry_mm::swap::{DiskFailure, SwapDisk};
@@ -14,11 +15,15 @@ impl SwapDisk<Hardware> for Disk {
     }
 
     fn read(&self, _: &Hardware, slot: SwapSlot, frame: PhysFrame) -> Result<(), DiskFailure> {
-        self.read_page(slot.number(), frame).map_err(|error| self.keep(error))
+        self.read_page(slot.number(), frame).map_err(|error| self.keep(error))?;
+        trace::tell(|| Told::DiskRead { slot: slot.number(), frame: trace::number(frame) });
+        Ok(())
     }
 
     fn write(&self, _: &Hardware, slot: SwapSlot, frame: PhysFrame) -> Result<(), DiskFailure> {
-        self.write_page(slot.number(), frame).map_err(|error| self.keep(error))
+        self.write_page(slot.number(), frame).map_err(|error| self.keep(error))?;
+        trace::tell(|| Told::DiskWritten { slot: slot.number(), frame: trace::number(frame) });
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 //! Why a scenario did not go as its story tells.
+use crate::disk::DiskProblem;
 use crate::memory::device::DeviceProblem;
 use core::fmt;
 use ferry_device::driver::DeviceError;
 use ferry_mm::address::RangeError;
 use ferry_mm::migrate::MigrateError;
 use ferry_mm::space::{CreateError, FaultError, ForkError, MapError, StillEntered};
+use ferry_mm::swap::SwapOutError;
 
 #[derive(Debug)]
 pub(super) enum ScenarioError {
@@ -22,6 +24,10 @@ pub(super) enum ScenarioError {
     Migrate(MigrateError),
     /// There is no child.
     Fork(ForkError),
+    /// The swap disk cannot be used.
+    Disk(DiskProblem),
+    /// Pages were not swapped out.
+    SwapOut(SwapOutError),
     /// A page was not pinned.
     Pin(FaultError),
     /// A space cannot be removed.
@@ -42,6 +48,8 @@ impl fmt::Display for ScenarioError {
             Self::Map(error) => error.fmt(f),
             Self::Migrate(error) => error.fmt(f),
             Self::Fork(error) => error.fmt(f),
+            Self::Disk(error) => error.fmt(f),
+            Self::SwapOut(error) => error.fmt(f),
             Self::Pin(error) => error.fmt(f),
             Self::TearDown(error) => error.fmt(f),
             Self::Moved { moved, expected } => write!(f, "{moved} pages moved where {expected} must; see the trace"),

@@ -11,6 +11,7 @@ mod eviction;
 mod missing_flush;
 mod ping_pong;
 mod pinned_page;
+mod swap_then_migrate;
 mod there_and_back;
 
 use crate::arch::areas;
@@ -35,6 +36,7 @@ pub fn run(scenario: Scenario) -> ExitCode {
             Scenario::ThereAndBack => there_and_back::run(device),
             Scenario::CopyOnWrite => copy_on_write::run(device),
             Scenario::PinnedPage => pinned_page::run(device),
+            Scenario::SwapThenMigrate => swap_then_migrate::run(device),
             Scenario::PingPong => ping_pong::run(device),
             Scenario::Eviction => eviction::run(device),
             Scenario::MissingFlush => missing_flush::run(),

@@ -85,7 +85,8 @@ pub(super) fn any(frame: AnyFrame) -> Frame {
     }
 }
 
-fn ram(frame: PhysFrame) -> u64 {
+/// A RAM frame's number in records.
+pub fn ram(frame: PhysFrame) -> u64 {
     frame.start_address().as_u64() / PAGE_BYTES
 }
 

@@ -115,6 +115,8 @@ pub fn tell_of_memory(event: &ferry_mm::trace::Event) {
     tell_now(convert::event(event));
 }
 
+pub use convert::ram as number;
+
 /// The event of a copy.
 pub fn copied(source: AnyFrame, target: AnyFrame) -> Event<'static> {
     Event::Copied { source: convert::any(source), target: convert::any(target) }

@@ -176,6 +176,9 @@ impl Columns {
             }
             // A: how many.
             Event::Lost { records } => row(28, [records as u32, 0, 0, 0, 0, 0]),
+            // A: slot. B: frame.
+            Event::DiskWritten { slot, frame } => row(29, [slot as u32, frame as u32, 0, 0, 0, 0]),
+            Event::DiskRead { slot, frame } => row(30, [slot as u32, frame as u32, 0, 0, 0, 0]),
             // They belong to the state in which the stream begins.
             Event::Begin { .. } | Event::Frames { .. } => row(0, [0; 6]),
         }

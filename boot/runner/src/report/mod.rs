@@ -21,11 +21,15 @@ use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
 use crate::screen::Screen;
 use crate::size::Size;
+use crate::swap::SwapSize;
 use crate::trace::TraceError;
 use crate::trace::replay::Replay;
 use crate::trace::stream::Stream;
 use crate::{demo, trace};
 use stories::Story;
+
+/// The disk of the scenario that swaps.
+const SWAP: Size = Size::mebibytes(1);
 
 /// What to report on.
 #[derive(Clone, Debug)]
@@ -54,6 +58,10 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     let machine = MachineOptions { trace: true, ..options.machine.clone() };
     let (mut bytes, story, kernel) = match options.scenario {
         Some(scenario) => {
+            let machine = match scenario {
+                Scenario::SwapThenMigrate => MachineOptions { swap: SwapSize::Fixed(SWAP), ..machine },
+                _ => machine,
+            };
             let (bytes, kernel) = record::scenario(scenario, &machine, options.timeout, screen)?;
             (bytes, stories::of(scenario), kernel)
         }
@@ -68,6 +76,8 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
                 trace_out: None,
                 inject: None,
                 verbose: false,
+                strict: false,
+                debugger: None,
             };
             (demo::record(&demo, screen)?, stories::DEMO, record::kernel()?)
         }

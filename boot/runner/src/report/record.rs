@@ -39,7 +39,15 @@ pub fn scenario(
     let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::Kernel]).map_err(Refusal::from)?;
     let options =
         Options { command: Command::Scenario(scenario), trace: Trace::Full, ..Options::default() }.to_string();
-    let boot = Boot { machine, loader: &loader, kernel: &kernel, options: &options, input: None, verbose: false };
+    let boot = Boot {
+        machine,
+        loader: &loader,
+        kernel: &kernel,
+        options: &options,
+        input: None,
+        verbose: false,
+        debugger: None,
+    };
     let mut machine = Machine::start(&boot).map_err(Refusal::from)?;
     let deadline = machine.started() + timeout;
     let (mut done, mut heard) = (false, false);

@@ -20,6 +20,7 @@ pub fn of(scenario: Scenario) -> Story {
         Scenario::ThereAndBack => THERE_AND_BACK,
         Scenario::CopyOnWrite => COPY_ON_WRITE,
         Scenario::PinnedPage => PINNED_PAGE,
+        Scenario::SwapThenMigrate => SWAP_THEN_MIGRATE,
         Scenario::PingPong => PING_PONG,
         Scenario::Eviction => EVICTION,
         Scenario::MissingFlush => MISSING_FLUSH,
@@ -140,6 +141,29 @@ const PINNED_PAGE: Story = Story {
         ),
         ("Home again", "The read brings back what was stored while the others were away."),
         ("Gone", "The space is torn down."),
+    ],
+};
+
+const SWAP_THEN_MIGRATE: Story = Story {
+    title: "Swapped out, then asked to migrate",
+    about: "Three of six pages are on the swap disk when all six shall go to the device. What is on a disk cannot be copied to a device, so \
+            the kernel reads those pages in first, and only then begins the migration.",
+    look: "Select page 1. Its entry says Swap and a slot; then, before any entry becomes Migrating, the page is read into a RAM frame and \
+           mapped. The migration itself never waits for the disk, and holds no lock while the kernel does.",
+    steps: &[
+        ("Six pages", "Written once each."),
+        (
+            "Three are swapped out",
+            "Entries that are present must be flushed before a page can leave. Each page is written to its slot, its entry says which, and \
+             its frame is free.",
+        ),
+        (
+            "The migration",
+            "First the swapped pages come in: a frame, a read from the disk, a present entry. Then all six entries become Migrating and the \
+             pages go to the device.",
+        ),
+        ("Home again", "Each page comes home by a fault, with the bytes that were stored before it was swapped out."),
+        ("Gone", "Frames, device frames and slots are free again."),
     ],
 };
 

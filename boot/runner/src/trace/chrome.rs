@@ -91,6 +91,8 @@ fn slice(record: &Record) -> Slice {
         Event::Pinned { .. } => Slice::Instant("pin"),
         Event::Unpinned { .. } => Slice::Instant("unpin"),
         Event::DeviceWorked { .. } => Slice::Instant("device worked"),
+        Event::DiskWritten { .. } => Slice::Instant("page written to the swap disk"),
+        Event::DiskRead { .. } => Slice::Instant("page read from the swap disk"),
         Event::Entry { .. } => Slice::Instant("entry"),
         Event::Lost { .. } => Slice::Instant("records lost"),
         _ => Slice::None,

@@ -114,7 +114,8 @@ pub fn compare(replay: &Replay, memory: &impl Physical, root: u64) -> Result<Com
 fn check_frame(replay: &Replay, address: u64, raw: u64) -> Result<(), Difference> {
     let Some(frame) = replay.frame_of(raw) else { return Ok(()) };
     let taken = match frame {
-        Frame::Ram(number) => replay.ram.get(number as usize).is_some_and(|used| *used != Use::Free),
+        // Beyond RAM are the addresses of devices, in areas that show those.
+        Frame::Ram(number) => replay.ram.get(number as usize).is_none_or(|used| *used != Use::Free),
         Frame::Device(device, index) => {
             replay.devices.get(&device).is_some_and(|device| device.taken.contains_key(&index))
         }

@@ -200,6 +200,8 @@ impl Replay {
             | Event::EvictionEnds { .. }
             | Event::Copied { .. }
             | Event::DeviceWorked { .. }
+            | Event::DiskWritten { .. }
+            | Event::DiskRead { .. }
             | Event::Step { .. }
             | Event::Loaded { .. }
             | Event::Stored { .. } => {}

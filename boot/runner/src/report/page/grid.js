@@ -201,7 +201,7 @@ const grids = (() => {
     for (const world of ["pages", "ram", "device"]) {
       const mine = all.filter((grid) => grid.box.closest(".world").id === world);
       const total = mine.reduce((sum, grid) => sum + grid.items.length, 0);
-      const room = document.getElementById("board").clientHeight - 60 - mine.length * 28;
+      const room = document.getElementById("board").clientHeight - 72 - mine.length * 30;
       for (const grid of mine) grid.layout(Math.max(60, room * grid.items.length / total));
     }
   };

@@ -60,11 +60,15 @@ const index = (() => {
   const firstPage = new Map();
   for (const { space, page } of cells) if (!firstPage.has(space)) firstPage.set(space, page);
   const cellEvents = cells.map(() => []), frameEvents = frames.map(() => []);
+  // The space that each event's CPU is in; 0xff for none.
+  const entered = new Uint8Array(data.length);
   const spaceOfCpu = new Map();
   for (let i = 0; i < data.length; i++) {
     const kind = data.kind[i];
     if (kind === Kind.Entered) spaceOfCpu.set(data.cpu[i], data.a[i]);
-    const space = [Kind.FaultRaised, Kind.Loaded, Kind.Stored].includes(kind) ? spaceOfCpu.get(data.cpu[i]) : spaceOf(i);
+    if (kind === Kind.Left) spaceOfCpu.delete(data.cpu[i]);
+    entered[i] = spaceOfCpu.get(data.cpu[i]) ?? 0xff;
+    const space = [Kind.FaultRaised, Kind.Loaded, Kind.Stored].includes(kind) ? entered[i] : spaceOf(i);
     const isOfPage = [Kind.Entry, Kind.FaultRaised, Kind.FaultHandled, Kind.Stays, Kind.Pinned, Kind.Loaded, Kind.Stored];
     if (isOfPage.includes(kind) && !(kind === Kind.Entry && levelOf(i) > 1)) {
       const cell = cellAt(space, pageOf(i));
@@ -76,6 +80,7 @@ const index = (() => {
         if (data.b[i] === 0) touch(frameAt(0, data.a[i]));
         break;
       case Kind.DeviceFrameTaken: case Kind.DeviceFrameFreed: touch(frameAt(data.a[i] + 1, data.b[i])); break;
+      case Kind.DiskWritten: case Kind.DiskRead: touch(frameAt(0, data.b[i])); break;
       case Kind.Copied: touch(frameAt(data.a[i], data.b[i])); touch(frameAt(data.c[i], data.d[i])); break;
       case Kind.Pinned: case Kind.Unpinned: touch(frameAt(data.c[i], data.d[i])); break;
       case Kind.Entry: if (levelOf(i) === 1) {
@@ -86,7 +91,7 @@ const index = (() => {
       }
     }
   }
-  return { cells, frames, cellAt, frameAt, firstPage, cellEvents, frameEvents };
+  return { cells, frames, cellAt, frameAt, firstPage, cellEvents, frameEvents, entered };
 })();
 
 class State {
@@ -291,7 +296,7 @@ const model = (() => {
     if (state.position % KEYFRAME_EVENTS === 0) keyframes.push(state.clone());
   }
   let now = keyframes[0].clone();
-  // The state after `position` events.
+  // The state after `position` events: one value that moves, valid until the next call.
   const at = (position) => {
     const keyframe = keyframes[Math.floor(position / KEYFRAME_EVENTS)];
     if (position < now.position || keyframe.position > now.position) now = keyframe.clone();

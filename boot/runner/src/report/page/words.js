@@ -13,14 +13,14 @@ const Group = {
 const GROUPS = Object.keys(Group);
 
 const groupOfKind = (() => {
-  const groups = new Array(29).fill("space");
+  const groups = new Array(31).fill("space");
   const set = (group, ...kinds) => kinds.forEach((kind) => { groups[kind] = group; });
   set("program", Kind.Step, Kind.Loaded, Kind.Stored);
   set("fault", Kind.FaultRaised, Kind.FaultHandled);
   set("entry", Kind.Entry);
   set("flush", Kind.Flush, Kind.FlushLost);
   set("migration", Kind.Migration, Kind.Stays, Kind.EvictionBegins, Kind.EvictionEnds);
-  set("copy", Kind.Copied, Kind.DeviceWorked);
+  set("copy", Kind.Copied, Kind.DeviceWorked, Kind.DiskWritten, Kind.DiskRead);
   set("frame", Kind.FrameTaken, Kind.FrameFreed, Kind.DeviceFrameTaken, Kind.DeviceFrameFreed, Kind.Pinned, Kind.Unpinned);
   return groups;
 })();
@@ -52,7 +52,7 @@ const OUTCOMES = {
 };
 
 // A load or a store of the program happens in the space that its CPU is in.
-const spaceOfCpuAt = (i) => model.at(i).entered.get(data.cpu[i]) ?? 0xff;
+const spaceOfCpuAt = (i) => index.entered[i];
 
 const words = (i) => {
   const space = spaceOf(i), page = pageOf(i);
@@ -109,6 +109,8 @@ const words = (i) => {
     case Kind.Pinned: return `${pageText(space, page)} of space ${space} is pinned in ${frameText([data.c[i], data.d[i]])}`;
     case Kind.Unpinned: return `a pin of ${frameText([data.c[i], data.d[i]])} ends`;
     case Kind.DeviceWorked: return `device ${data.a[i]} has inverted the bytes of ${grouped(data.b[i])} of its frames`;
+    case Kind.DiskWritten: return `4096 bytes written: RAM frame 0x${hex(data.b[i])} → slot ${data.a[i]} of the swap disk`;
+    case Kind.DiskRead: return `4096 bytes read: slot ${data.a[i]} of the swap disk → RAM frame 0x${hex(data.b[i])}`;
     case Kind.Step: return `step ${data.a[i]}: ${head.steps[data.a[i]]?.[0] ?? ""}`;
     case Kind.Loaded: return `the program in space ${spaceOfCpuAt(i)} loads 0x${hex(data.c[i])} from ${pageText(spaceOfCpuAt(i), page)}`;
     case Kind.Stored: return `the program in space ${spaceOfCpuAt(i)} has stored 0x${hex(data.c[i])} to ${pageText(spaceOfCpuAt(i), page)}`;
@@ -132,6 +134,7 @@ const framesOf = (i) => {
   switch (data.kind[i]) {
     case Kind.FrameTaken: case Kind.FrameFreed: return data.b[i] ? [] : [index.frameAt(0, data.a[i])];
     case Kind.DeviceFrameTaken: case Kind.DeviceFrameFreed: return [index.frameAt(data.a[i] + 1, data.b[i])];
+    case Kind.DiskWritten: case Kind.DiskRead: return [index.frameAt(0, data.b[i])];
     case Kind.Copied: return [index.frameAt(data.a[i], data.b[i]), index.frameAt(data.c[i], data.d[i])];
     case Kind.Pinned: case Kind.Unpinned: return [index.frameAt(data.c[i], data.d[i])];
     default: return [];
