@@ -78,8 +78,8 @@ const inspector = (() => {
 
   // Scrolls a history so far that its last past event is seen.
   const showNow = (box) => {
-    const line = [...box.querySelectorAll(".history .jump:not(.future)")].pop();
-    if (line) box.scrollTop = Math.max(0, line.offsetTop - box.offsetTop - box.clientHeight + line.clientHeight + 24);
+    const list = box.querySelector(".history"), line = [...list.querySelectorAll(".jump:not(.future)")].pop();
+    if (line) list.scrollTop = Math.max(0, line.offsetTop - list.offsetTop - list.clientHeight + line.clientHeight + 44);
   };
 
   const part = (title, ...content) => element("section", "part", element("h3", "", title), ...content);
@@ -101,6 +101,7 @@ const inspector = (() => {
       heading.append(name[0].toUpperCase() + name.slice(1), element("small", "", ` of space ${cell.space}, ${addressText(cell.page)}`));
       panel.append(element("div", "chosen", heading, element("span", `look ${look[0]}`, look[1]), element("span", "", look[2]), mode));
       const past = part("What TLBs may hold", tlb(state, chosen.item), element("h3", "", "History"), history(index.cellEvents[chosen.item]));
+      past.classList.add("past");
       panel.append(element("div", "parts", part("The walk: from CR3 to the page, every bit", walk(state, cell)), past));
       showNow(past);
       return;
@@ -116,6 +117,7 @@ const inspector = (() => {
     });
     const notes = [element("p", "", `${state.names[chosen.item]} entries name it, ${state.pins[chosen.item]} pins.`)];
     const past = part("History", history(index.frameEvents[chosen.item]));
+    past.classList.add("past");
     panel.append(element("div", "parts", part("Who maps it", ...notes, ...pages), past));
     showNow(past);
   };
