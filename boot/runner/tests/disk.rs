@@ -141,6 +141,11 @@ fn swapped_pages_come_back() {
 }
 
 #[test]
+fn protection_holds_for_swapped_pages() {
+    passes(&swapped("protection_holds_for_pages_on_the_disk"), machine(SLOTS, None));
+}
+
+#[test]
 fn a_read_error_is_the_error_of_one_page() {
     passes(&swapped("a_read_error_is_that_of_one_page"), machine(SLOTS, Some(SwapFault::Read(BAD_SLOT))));
 }

@@ -85,6 +85,26 @@ kernel_test! {
         Ok(())
     }
 
+    fn protection_holds_for_pages_on_the_disk() -> TestResult {
+        let (none, read, write) = (Protection::empty(), Protection::READ, Protection::READ_WRITE);
+        for (steps, last) in [(&[none][..], none), (&[read], read), (&[none, read], read), (&[read, write], write)] {
+            let swapped = Swapped::new()?;
+            check_eq!(swapped.space.swap_out(swapped.range)?.freed, PAGES);
+            for protection in steps {
+                swapped.space.protect(swapped.range, *protection)?;
+            }
+            check!((0..PAGES).all(|page| swapped.slot(page).is_some()), "a change of protection reads no page")?;
+            for page in 0..PAGES {
+                check_eq!(probe::load(swapped.address(page)).is_ok(), last.is_accessible());
+                if last.is_accessible() {
+                    swapped.check_contents(page)?;
+                }
+                check_eq!(probe::store(swapped.address(page), 0).is_ok(), last == write);
+            }
+        }
+        Ok(())
+    }
+
     fn pages_stay_on_the_disk_for_the_host() -> TestResult {
         let swapped = Swapped::new()?;
         check_eq!(swapped.space.swap_out(swapped.range)?.freed, PAGES);

@@ -6,6 +6,7 @@
 mod coherent;
 mod device;
 mod fork;
+mod kinds;
 mod migrate;
 mod space;
 mod strict;
