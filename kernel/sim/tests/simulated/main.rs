@@ -6,6 +6,7 @@ mod coherent;
 mod coherent_pins;
 mod death;
 mod defects;
+mod every_kind;
 mod eviction;
 mod faults;
 mod injection;
