@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferry_mm::frame::DeviceId;
+use ferry_mm::machine::Machine;
 use ferry_mm::migrate::{Busy, Foreign, MigrateError, MigrateOptions};
 use ferry_mm::notify::{ListenError, Watch};
 use ferry_mm::space::{ForkError, Leave, MapError, Protection, RelocateError, Space};
@@ -107,14 +108,28 @@ fn busy_pages_are_waited_for_where_the_caller_asks() {
     let patient = world.cpu(1).run(|| space.migrate_to_device_with(pages(0, 4), DEVICE, waits)).unwrap();
     assert_eq!((patient.moved, patient.stayed.count(Reason::Busy)), (0, 2), "not for ever");
     let held = world.manager().census().held_locks;
+    // CPU 1 is kept in a turn of its wait until the pages are free, however slowly the threads run.
+    let (waits_now, freed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (waiter, until) = (waits_now.clone(), freed.clone());
+    let second_cpu = world.cpu(1).id();
+    world.sim().watch(move |sim, moment| {
+        if moment == Moment::Relax && sim.cpu() == second_cpu {
+            waiter.store(true, Ordering::SeqCst);
+            while !until.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+    });
     std::thread::scope(|scope| {
         let second = scope.spawn(|| world.cpu(1).run(|| space.migrate_to_device_with(pages(0, 4), DEVICE, waits)));
-        for _ in 0..200 {
+        while !waits_now.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
         drop(first);
+        freed.store(true, Ordering::SeqCst);
         assert_eq!(second.join().unwrap().unwrap().moved, 2, "they came free");
     });
+    world.sim().unwatch();
     assert_eq!(world.manager().census().held_locks, held - 1);
     audit(&world).unwrap();
     world.assert_all_free();
