@@ -1,10 +1,11 @@
 //! The BAR accessor: the one place that touches the memory behind the BAR.
 //!
-//! Two paths, and nothing else:
+//! Three paths, and nothing else:
 //!
 //! ```text
 //!   control area   aligned 8-byte volatile loads and stores     Bar::load, store, observe, publish
 //!   device frames  16-byte loads, 16-byte non-temporal stores   Bar::read_frame, write_frame, clear_frame
+//!   page tables    aligned 8-byte volatile loads and stores     Bar::load_word, store_word
 //! ```
 //!
 //! Reading a real BAR with plain narrow loads is a thousand times slower than with wide streaming
@@ -47,6 +48,35 @@ use copy::ReadFrame;
 
 /// Bytes of a word of the control area.
 const WORD_BYTES: usize = size_of::<u64>();
+
+/// A word of a device frame, by its index from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WordIndex(u16);
+
+impl WordIndex {
+    /// Words in a frame.
+    pub const COUNT: u64 = (FRAME_BYTES / WORD_BYTES) as u64;
+
+    /// The word with this index; `None` where a frame has fewer words.
+    pub const fn new(index: u64) -> Option<Self> {
+        if index < Self::COUNT { Some(Self(index as u16)) } else { None }
+    }
+
+    /// The word that the low nine bits name, as at the lowest level of a page table.
+    pub const fn low_bits_of(index: u64) -> Self {
+        Self((index % Self::COUNT) as u16)
+    }
+
+    /// Its index.
+    pub const fn number(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Offset from the start of the frame, in bytes.
+    pub const fn offset(self) -> usize {
+        self.0 as usize * WORD_BYTES
+    }
+}
 
 /// The memory behind a BAR, mapped.
 ///
@@ -171,6 +201,27 @@ impl Bar {
         // SAFETY: `to` is a whole frame of the mapping, on a page boundary, and no object of the program lies there
         // (condition 2 of `new`).
         unsafe { copy::clear(to) };
+        Ok(())
+    }
+
+    /// Loads a word of a device frame.
+    ///
+    /// # Errors
+    /// [`NoSuchFrame`] where the device has fewer frames.
+    pub fn load_word(&self, frame: FrameIndex, word: WordIndex) -> Result<u64, NoSuchFrame> {
+        let frame = self.frame(frame)?;
+        // SAFETY: a word index is inside a frame, which is inside the mapping; both are on 8-byte boundaries.
+        Ok(u64::from_le(unsafe { frame.add(word.offset()).cast::<u64>().read_volatile() }))
+    }
+
+    /// Stores a word of a device frame in one access. Not visible outside before [`Bar::finish_writes`].
+    ///
+    /// # Errors
+    /// [`NoSuchFrame`] where the device has fewer frames.
+    pub fn store_word(&self, frame: FrameIndex, word: WordIndex, value: u64) -> Result<(), NoSuchFrame> {
+        let frame = self.frame(frame)?;
+        // SAFETY: as in `load_word`; and no object of the program lies there (condition 2 of `new`).
+        unsafe { frame.add(word.offset()).cast::<u64>().write_volatile(value.to_le()) };
         Ok(())
     }
 

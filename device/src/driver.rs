@@ -1,4 +1,4 @@
-//! The driver: commands into the ring, completions out of it, every wait bounded.
+//! The driver: commands into the ring, completions and requests out of theirs, every wait bounded.
 //!
 //! ```text
 //!        completed        consumed             producer          (indices, modulo 2^64)
@@ -27,6 +27,7 @@
 //! Locks: none inside; `&mut self` means that a `Device` shared by several CPUs stands in a lock,
 //! and that lock is held while `wait` polls.
 mod error;
+mod operations;
 
 use core::iter::Peekable;
 
@@ -37,7 +38,9 @@ use crate::identity::{AttachError, Identity};
 use crate::layout::{
     CONSUMER, HEARTBEAT, IDENTIFICATION, PRODUCER, RING_ENTRIES, STATE, command_place, completion_place, slot,
 };
+use crate::request::{Answer, Request};
 pub use error::DeviceError;
+use operations::Operations;
 
 /// The bound of a wait, made by somebody who has a clock.
 pub trait Deadline {
@@ -60,6 +63,7 @@ pub struct Device {
     completed: u64,
     /// Frames that each command under way must report, by slot.
     expected: [u64; RING_ENTRIES as usize],
+    operations: Operations,
     failure: Option<DeviceError>,
 }
 
@@ -81,12 +85,13 @@ impl Device {
             return Err(AttachError::InFlight { producer, consumer });
         }
         Ok(Self {
-            bar,
             identity,
             producer,
             consumed: producer,
             completed: producer,
             expected: [0; RING_ENTRIES as usize],
+            operations: Operations::attach(&bar)?,
+            bar,
             failure: None,
         })
     }
@@ -115,7 +120,8 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError::RingFull`]; [`DeviceError::NoSuchFrame`] or [`DeviceError::BadCount`] for
-    /// frames that a command may not name; the device's first failure, if it had one.
+    /// frames that a command may not name; [`DeviceError::BadPages`] for pages; [`DeviceError::TooManyOperations`]; the
+    /// device's first failure, if it had one.
     pub fn submit(&mut self, command: Command) -> Result<u64, DeviceError> {
         self.usable()?;
         command.check(self.geometry())?;
@@ -123,6 +129,9 @@ impl Device {
             return Err(DeviceError::RingFull);
         }
         let sequence = self.producer;
+        if let Command::Start { operation, .. } = command {
+            self.operations.start(sequence, operation)?;
+        }
         self.expected[slot(sequence)] = command.frames();
         self.bar.store(command_place(sequence), &command.encode(sequence));
         self.producer = sequence.wrapping_add(1);
@@ -163,6 +172,28 @@ impl Device {
     /// As [`Device::run`].
     pub fn ping(&mut self, deadline: &mut dyn Deadline) -> Result<(), DeviceError> {
         self.run(Command::Nop, deadline).map(drop)
+    }
+
+    /// Takes the next request of the device, if there is one. Does not wait.
+    ///
+    /// # Errors
+    /// The rule that the device broke; [`DeviceError::NotReady`] where there is none and none will come.
+    pub fn next_request(&mut self) -> Result<Option<Request>, DeviceError> {
+        self.usable()?;
+        let result = self.operations.next_request(&self.bar);
+        self.failure = result.err().filter(|error| error.is_failure());
+        result
+    }
+
+    /// Tells a waiting operation how to go on. Entries that were set before are visible to it.
+    ///
+    /// # Errors
+    /// [`DeviceError::NothingToAnswer`] where the operation does not wait; the rule that the device broke.
+    pub fn answer(&mut self, answer: Answer) -> Result<(), DeviceError> {
+        self.usable()?;
+        let result = self.operations.answer(&self.bar, answer);
+        self.failure = result.err().filter(|error| error.is_failure());
+        result
     }
 
     /// Has the device invert every byte of these frames, and returns how many frames it did.
@@ -233,7 +264,10 @@ impl Device {
         let expected = match Status::from_wire(entry.status.get()) {
             None => return Err(DeviceError::UnknownStatus { sequence, found: entry.status.get() }),
             Some(Status::Done) => self.expected[slot(sequence)],
-            Some(status) => return Err(DeviceError::Refused { sequence, status }),
+            Some(status) => {
+                self.operations.forget(sequence);
+                return Err(DeviceError::Refused { sequence, status });
+            }
         };
         match entry.frames.get() {
             frames if frames == expected => Ok(Completion { sequence, frames }),

@@ -9,9 +9,10 @@ use core::fmt;
 
 use zerocopy::little_endian::{U32, U64};
 
-use crate::command::{DeviceState, wire_enum};
+use crate::command::DeviceState;
 use crate::geometry::Geometry;
 use crate::layout::{ENTRY_BYTES, Identification, LAYOUT_VERSION, MAGIC, RING_ENTRIES};
+use crate::wire::wire_enum;
 
 wire_enum! {
     /// How the CPU may reach device memory.
@@ -89,9 +90,9 @@ pub enum Field {
     ControlPages,
     /// Number of device frames.
     Frames,
-    /// Entries in a ring.
+    /// Entries in the command ring.
     RingEntries,
-    /// Bytes in an entry of a ring.
+    /// Bytes in an entry of the command ring.
     EntryBytes,
 }
 
@@ -200,12 +201,12 @@ mod tests {
         };
         let size = |field, found, expected| AttachError::Size { field, found, expected };
         assert_eq!(wrong(|id| id.magic.set(0)), AttachError::Foreign(0));
-        assert_eq!(wrong(|id| id.version.set(2)), AttachError::Version(2));
+        assert_eq!(wrong(|id| id.version.set(3)), AttachError::Version(3));
         assert_eq!(wrong(|id| id.device_type.set(0)), AttachError::UnknownType(0));
         assert_eq!(wrong(|id| id.bar_bytes.set(1 << 21)), size(Field::BarBytes, 1 << 21, 1 << 20));
         assert_eq!(wrong(|id| id.control_pages.set(9)), size(Field::ControlPages, 9, 8));
         assert_eq!(wrong(|id| id.frames.set(u64::MAX)), size(Field::Frames, u64::MAX, 248));
         assert_eq!(wrong(|id| id.ring_entries.set(256)), size(Field::RingEntries, 256, 128));
-        assert_eq!(wrong(|id| id.entry_bytes.set(0)), size(Field::EntryBytes, 0, 32));
+        assert_eq!(wrong(|id| id.entry_bytes.set(0)), size(Field::EntryBytes, 0, 64));
     }
 }

@@ -1,4 +1,4 @@
-//! The control area: which byte stands where, in version 1 of the layout.
+//! The control area: which byte stands where, in version 2 of the layout.
 //!
 //! ```text
 //!   page  offset   writer   contents
@@ -6,22 +6,30 @@
 //!    0    0x0000   device   identification: magic, version, sizes, number, type
 //!         0x0040   device   state, heartbeat
 //!         0x0080   device   consumer index of the command ring
+//!         0x00c0   device   producer index of the request ring
+//!         0x0100   device   consumer index of the answer ring
 //!    1    0x1000   guest    producer index of the command ring
-//!    2    0x2000   guest    command ring:    128 entries of 32 bytes
-//!    3    0x3000   device   completion ring: 128 entries of 32 bytes, slot for slot
-//!    4–7  0x4000   nobody   zero; kept for the ring of requests from the device (page faults of
-//!                           the device) and its answers, which a later version will define
+//!         0x1040   guest    consumer index of the request ring
+//!         0x1080   guest    producer index of the answer ring
+//!    2–3  0x2000   guest    command ring:    128 entries of 64 bytes
+//!    4    0x4000   device   completion ring: 128 entries of 32 bytes, slot for slot
+//!    5    0x5000   device   request ring:     64 entries of 64 bytes
+//!    6    0x6000   guest    answer ring:     128 entries of 32 bytes
+//!    7    0x7000   nobody   zero
 //!         0x8000            device frame 0
 //! ```
+//!
+//! Commands and answers go to the device, completions and requests come from it. A command is completed in order and at
+//! once; what it started goes on, and its misses and its end are requests.
 //!
 //! All integers are little endian. Invariants:
 //! 1. Every page has one writer; the other side only reads it.
 //! 2. The identification is complete before the guest starts and does not change.
-//! 3. Indices count commands from the first on and never go back; entry `i` stands in slot
-//!    `i % RING_ENTRIES`. `consumer <= producer <= consumer + RING_ENTRIES`, modulo 2^64.
-//! 4. The guest writes entry `i`, then publishes `producer = i + 1`; it does not touch slot `i`
-//!    again before `consumer > i`. The device reads entry `i` after it saw `producer > i`, writes
-//!    completion `i`, then publishes `consumer = i + 1`. So each slot has one owner at a time, and
+//! 3. Indices count entries from the first on and never go back; entry `i` stands in slot `i % entries of its ring`.
+//!    `consumer <= producer <= consumer + entries of the ring`, modulo 2^64.
+//! 4. A ring's writer writes entry `i`, then publishes `producer = i + 1`; it does not touch slot `i`
+//!    again before `consumer > i`. The reader reads entry `i` after it saw `producer > i`, then publishes
+//!    `consumer = i + 1`; the device writes completion `i` before it does so. So each slot has one owner at a time, and
 //!    a publication is a release, its observation an acquire.
 use core::marker::PhantomData;
 use core::mem::{offset_of, size_of};
@@ -35,14 +43,20 @@ use crate::geometry::{CONTROL_BYTES, FRAME_BYTES};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"FERRYDEV");
 
 /// Version of this layout; changes with every change in this file.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Entries in the command ring and in the completion ring; a power of two, so that slots stay in
 /// step when an index wraps around.
 pub const RING_ENTRIES: u64 = 128;
 
-/// Bytes in an entry of either ring.
-pub const ENTRY_BYTES: usize = 32;
+/// Entries in the request ring.
+pub const REQUEST_ENTRIES: u64 = 64;
+
+/// Entries in the answer ring.
+pub const ANSWER_ENTRIES: u64 = 128;
+
+/// Bytes in an entry of the command ring.
+pub const ENTRY_BYTES: usize = 64;
 
 /// Who and how large the device is. Written once, before the guest starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -86,6 +100,12 @@ pub struct DevicePage {
     reserved: [U64; 6],
     /// Commands completed since the device started.
     pub consumer: U64,
+    reserved_after_consumer: [U64; 7],
+    /// Requests posted since the device started.
+    pub request_producer: U64,
+    reserved_after_request_producer: [U64; 7],
+    /// Answers taken since the device started.
+    pub answer_consumer: U64,
 }
 
 /// Page 1: what the guest writes outside its command ring.
@@ -94,6 +114,12 @@ pub struct DevicePage {
 pub struct GuestPage {
     /// Commands submitted since the device started.
     pub producer: U64,
+    reserved_after_producer: [U64; 7],
+    /// Requests taken since the device started.
+    pub request_consumer: U64,
+    reserved_after_request_consumer: [U64; 7],
+    /// Answers given since the device started.
+    pub answer_producer: U64,
 }
 
 /// An entry of the command ring.
@@ -106,8 +132,16 @@ pub struct CommandEntry {
     pub opcode: U64,
     /// First device frame; zero for commands without frames.
     pub first_frame: U64,
-    /// Number of device frames; zero for commands without frames.
+    /// Number of device frames or pages; zero for commands without either.
     pub count: U64,
+    /// A [`ContextId`](crate::context::ContextId); zero for commands without a context.
+    pub context: U64,
+    /// First page of the address space; zero for commands without pages.
+    pub page: U64,
+    /// What the command says more: see [`command`](crate::command).
+    pub operand: U64,
+    /// What the command says more: see [`command`](crate::command).
+    pub word: U64,
 }
 
 /// An entry of the completion ring.
@@ -120,6 +154,42 @@ pub struct CompletionEntry {
     pub status: U64,
     /// Device frames that the command changed.
     pub frames: U64,
+    /// Zero.
+    pub reserved: U64,
+}
+
+/// An entry of the request ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RequestEntry {
+    /// The entry's index.
+    pub sequence: U64,
+    /// A [`kind`](crate::request).
+    pub kind: U64,
+    /// The command that started the operation.
+    pub operation: U64,
+    /// First page that misses; zero where the operation has ended.
+    pub page: U64,
+    /// Pages from there to the end of the operation; or pages done where the operation has ended.
+    pub count: U64,
+    /// An [`Access`](crate::request::Access); or an [`OperationStatus`](crate::request::OperationStatus).
+    pub detail: U64,
+    /// How many misses have been answered so far.
+    pub faults: U64,
+    /// What an addition found, where that has ended; else zero.
+    pub value: U64,
+}
+
+/// An entry of the answer ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AnswerEntry {
+    /// The entry's index.
+    pub sequence: U64,
+    /// The command that started the operation.
+    pub operation: U64,
+    /// A [`Verdict`](crate::request::Verdict).
+    pub verdict: U64,
     /// Zero.
     pub reserved: U64,
 }
@@ -158,7 +228,9 @@ impl<T> Place<T> {
 const DEVICE_PAGE: usize = 0;
 const GUEST_PAGE: usize = FRAME_BYTES;
 const COMMAND_RING: usize = 2 * FRAME_BYTES;
-const COMPLETION_RING: usize = 3 * FRAME_BYTES;
+const COMPLETION_RING: usize = 4 * FRAME_BYTES;
+const REQUEST_RING: usize = 5 * FRAME_BYTES;
+const ANSWER_RING: usize = 6 * FRAME_BYTES;
 
 /// Where the identification stands.
 pub const IDENTIFICATION: Place<Identification> = Place::at(DEVICE_PAGE + offset_of!(DevicePage, identification));
@@ -168,33 +240,57 @@ pub const STATE: Place<U64> = Place::at(DEVICE_PAGE + offset_of!(DevicePage, sta
 pub const HEARTBEAT: Place<U64> = Place::at(DEVICE_PAGE + offset_of!(DevicePage, heartbeat));
 /// Where the consumer index of the command ring stands.
 pub const CONSUMER: Place<U64> = Place::at(DEVICE_PAGE + offset_of!(DevicePage, consumer));
+/// Where the producer index of the request ring stands.
+pub const REQUEST_PRODUCER: Place<U64> = Place::at(DEVICE_PAGE + offset_of!(DevicePage, request_producer));
+/// Where the consumer index of the answer ring stands.
+pub const ANSWER_CONSUMER: Place<U64> = Place::at(DEVICE_PAGE + offset_of!(DevicePage, answer_consumer));
 /// Where the producer index of the command ring stands.
 pub const PRODUCER: Place<U64> = Place::at(GUEST_PAGE + offset_of!(GuestPage, producer));
+/// Where the consumer index of the request ring stands.
+pub const REQUEST_CONSUMER: Place<U64> = Place::at(GUEST_PAGE + offset_of!(GuestPage, request_consumer));
+/// Where the producer index of the answer ring stands.
+pub const ANSWER_PRODUCER: Place<U64> = Place::at(GUEST_PAGE + offset_of!(GuestPage, answer_producer));
 
 /// Where the command with this index stands.
 pub const fn command_place(index: u64) -> Place<CommandEntry> {
-    Place::at(COMMAND_RING + slot(index) * ENTRY_BYTES)
+    Place::at(COMMAND_RING + slot(index) * size_of::<CommandEntry>())
 }
 
 /// Where the completion of the command with this index stands.
 pub const fn completion_place(index: u64) -> Place<CompletionEntry> {
-    Place::at(COMPLETION_RING + slot(index) * ENTRY_BYTES)
+    Place::at(COMPLETION_RING + slot(index) * size_of::<CompletionEntry>())
 }
 
-/// The slot of an index, in either ring.
+/// Where the request with this index stands.
+pub const fn request_place(index: u64) -> Place<RequestEntry> {
+    Place::at(REQUEST_RING + (index % REQUEST_ENTRIES) as usize * size_of::<RequestEntry>())
+}
+
+/// Where the answer with this index stands.
+pub const fn answer_place(index: u64) -> Place<AnswerEntry> {
+    Place::at(ANSWER_RING + (index % ANSWER_ENTRIES) as usize * size_of::<AnswerEntry>())
+}
+
+/// The slot of a command and of its completion.
 pub const fn slot(index: u64) -> usize {
     (index % RING_ENTRIES) as usize
 }
 
 const _: () = {
-    assert!(RING_ENTRIES.is_power_of_two());
-    assert!(RING_ENTRIES as usize * ENTRY_BYTES == FRAME_BYTES, "a ring fills its page");
-    assert!(size_of::<CommandEntry>() == ENTRY_BYTES && size_of::<CompletionEntry>() == ENTRY_BYTES);
+    assert!(RING_ENTRIES.is_power_of_two() && REQUEST_ENTRIES.is_power_of_two() && ANSWER_ENTRIES.is_power_of_two());
+    assert!(size_of::<CommandEntry>() == ENTRY_BYTES);
+    assert!(RING_ENTRIES as usize * size_of::<CommandEntry>() == COMPLETION_RING - COMMAND_RING, "fills its pages");
+    assert!(RING_ENTRIES as usize * size_of::<CompletionEntry>() == FRAME_BYTES, "fills its page");
+    assert!(REQUEST_ENTRIES as usize * size_of::<RequestEntry>() == FRAME_BYTES, "fills its page");
+    assert!(ANSWER_ENTRIES as usize * size_of::<AnswerEntry>() == FRAME_BYTES, "fills its page");
     assert!(size_of::<Identification>() == 0x40);
     assert!(STATE.offset() == 0x40 && HEARTBEAT.offset() == 0x48 && CONSUMER.offset() == 0x80);
-    assert!(PRODUCER.offset() == 0x1000);
-    assert!(command_place(0).offset() == 0x2000 && command_place(RING_ENTRIES - 1).offset() == 0x2fe0);
-    assert!(completion_place(0).offset() == 0x3000 && completion_place(RING_ENTRIES - 1).offset() == 0x3fe0);
+    assert!(REQUEST_PRODUCER.offset() == 0xc0 && ANSWER_CONSUMER.offset() == 0x100);
+    assert!(PRODUCER.offset() == 0x1000 && REQUEST_CONSUMER.offset() == 0x1040 && ANSWER_PRODUCER.offset() == 0x1080);
+    assert!(command_place(0).offset() == 0x2000 && command_place(RING_ENTRIES - 1).offset() == 0x3fc0);
+    assert!(completion_place(0).offset() == 0x4000 && completion_place(RING_ENTRIES - 1).offset() == 0x4fe0);
+    assert!(request_place(0).offset() == 0x5000 && request_place(REQUEST_ENTRIES - 1).offset() == 0x5fc0);
+    assert!(answer_place(0).offset() == 0x6000 && answer_place(ANSWER_ENTRIES - 1).offset() == 0x6fe0);
 };
 
 #[cfg(test)]
@@ -228,18 +324,27 @@ mod tests {
     #[test]
     fn entries_are_these_bytes() {
         let word = |value| U64::new(value);
-        let command = CommandEntry { sequence: word(1), opcode: word(2), first_frame: word(3), count: word(4) };
-        let completion = CompletionEntry { sequence: word(1), status: word(2), frames: word(3), reserved: word(4) };
-        let expected: std::vec::Vec<u8> = (1u64..=4).flat_map(u64::to_le_bytes).collect();
+        let [sequence, count, page, operation] = [word(1), word(4), word(6), word(3)];
+        let (opcode, first_frame, context) = (word(2), word(3), word(5));
+        let command =
+            CommandEntry { sequence, opcode, first_frame, count, context, page, operand: word(7), word: word(8) };
+        let completion = CompletionEntry { sequence, status: word(2), frames: word(3), reserved: word(4) };
+        let (kind, detail, faults) = (word(2), word(6), word(7));
+        let request =
+            RequestEntry { sequence, kind, operation, page: word(4), count: word(5), detail, faults, value: word(8) };
+        let answer = AnswerEntry { sequence, operation: word(2), verdict: word(3), reserved: word(4) };
+        let expected: std::vec::Vec<u8> = (1u64..=8).flat_map(u64::to_le_bytes).collect();
         assert_eq!(command.as_bytes(), expected);
-        assert_eq!(completion.as_bytes(), expected);
+        assert_eq!(completion.as_bytes(), &expected[..32]);
+        assert_eq!(request.as_bytes(), expected);
+        assert_eq!(answer.as_bytes(), &expected[..32]);
     }
 
     #[test]
     fn slots_stay_in_step_when_an_index_wraps_around() {
         assert_eq!(slot(u64::MAX), RING_ENTRIES as usize - 1);
         assert_eq!(slot(u64::MAX.wrapping_add(1)), 0);
-        assert_eq!(command_place(RING_ENTRIES + 3).offset(), 0x2060);
-        assert_eq!(completion_place(u64::MAX).offset(), 0x3fe0);
+        assert_eq!(command_place(RING_ENTRIES + 3).offset(), 0x20c0);
+        assert_eq!(completion_place(u64::MAX).offset(), 0x4fe0);
     }
 }

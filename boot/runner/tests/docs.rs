@@ -259,9 +259,15 @@ fn places_in_the_bar_are_those_of_the_layout() {
         place("STATE", layout::STATE),
         place("HEARTBEAT", layout::HEARTBEAT),
         place("CONSUMER", layout::CONSUMER),
+        place("REQUEST_PRODUCER", layout::REQUEST_PRODUCER),
+        place("ANSWER_CONSUMER", layout::ANSWER_CONSUMER),
         place("PRODUCER", layout::PRODUCER),
+        place("REQUEST_CONSUMER", layout::REQUEST_CONSUMER),
+        place("ANSWER_PRODUCER", layout::ANSWER_PRODUCER),
         place("command_place(0)", layout::command_place(0)),
         place("completion_place(0)", layout::completion_place(0)),
+        place("request_place(0)", layout::request_place(0)),
+        place("answer_place(0)", layout::answer_place(0)),
         ("frame_offset(0)", (first_frame as u64, FRAME_BYTES as u64)),
     ];
     let source = read("device/src/layout.rs");

@@ -11,7 +11,10 @@
 //!     writes the            ┌────────┴────────┴──┐   ┌────────┴───────────┐
 //!     identification        │ thread: `engine`   │   │ `DeviceMemory`     │
 //!                           │ through a mapping  │   │ through read calls │
-//!                           └────────────────────┘   └────────────────────┘
+//!                           └─────────▲──────────┘   └────────────────────┘
+//!                                     │ DMA, through device page tables
+//!                                     ▼
+//!                           the file of the guest's RAM
 //! ```
 //!
 //! Invariants:
@@ -23,6 +26,8 @@
 //! 4. [`DeviceMemory`] takes sizes from what the model was started with, never from the file, which
 //!    the guest may write.
 //! 5. `unsafe` stands in `mapping` only.
+//! 6. RAM of the guest is touched only where a page table of an attached context says so, never after the invalidation
+//!    of the translation was completed.
 #![deny(unsafe_code)]
 
 mod engine;
@@ -30,6 +35,7 @@ mod mapping;
 mod memory;
 mod model;
 mod options;
+mod ram;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -38,3 +44,4 @@ pub use engine::GuestError;
 pub use memory::{DeviceMemory, MemoryError};
 pub use model::{Model, ModelError};
 pub use options::{Misbehaviour, Options};
+pub use ram::{GuestRam, RamRegion};

@@ -27,6 +27,7 @@ use crate::engine::{Engine, GuestError};
 use crate::mapping::Mapping;
 use crate::memory::DeviceMemory;
 use crate::options::{Misbehaviour, Options};
+use crate::ram::GuestRam;
 
 /// Turns without work before the thread sleeps: some tens of microseconds.
 const SPIN_TURNS: u32 = 2000;
@@ -55,12 +56,13 @@ struct Shared {
 
 impl Model {
     /// Creates the file at `path` for a BAR of `bytes` bytes, sparse and all zero but for the
-    /// identification, and starts the device on it. A file that is there already is emptied.
+    /// identification, and starts the device on it. A file that is there already is emptied. Without `ram`, every
+    /// transfer between RAM and the device fails.
     ///
     /// # Errors
     /// [`ModelError`] for a size that no BAR of this device has, before the file is touched, and for
     /// a file that cannot be made or mapped.
-    pub fn start(path: &Path, bytes: u64, options: Options) -> Result<Self, ModelError> {
+    pub fn start(path: &Path, bytes: u64, options: Options, ram: Option<GuestRam>) -> Result<Self, ModelError> {
         let geometry = Geometry::of_bar(bytes)?;
         let at = |action| move |source| ModelError::File { action, path: path.to_owned(), source };
         let file = create(path).map_err(at("create"))?;
@@ -74,9 +76,8 @@ impl Model {
         let thread = match options.misbehaviour {
             Some(Misbehaviour::TooSmall | Misbehaviour::NeverAnswers) => None,
             misbehaviour => {
-                let mapping = Mapping::new(&file, geometry).map_err(at("map"))?;
-                let bogus = misbehaviour == Some(Misbehaviour::BogusCompletion);
-                let engine = Engine::new(mapping, 0, bogus);
+                let mapping = Mapping::new(&file, geometry, ram).map_err(at("map"))?;
+                let engine = Engine::new(mapping, 0, misbehaviour);
                 let shared = Arc::clone(&shared);
                 let run = move || work(engine, &shared);
                 Some(thread::Builder::new().name("device".into()).spawn(run).map_err(ModelError::Thread)?)

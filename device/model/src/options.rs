@@ -31,6 +31,12 @@ pub enum Misbehaviour {
     TooSmall,
     /// Every completion names another command than the one it stands for.
     BogusCompletion,
+    /// Every request names an operation that was never started.
+    BogusRequest,
+    /// No transfer between RAM and the device succeeds.
+    FailingDma,
+    /// Translations are used on after the guest had them forgotten.
+    StaleTranslations,
 }
 
 impl Misbehaviour {
@@ -40,5 +46,8 @@ impl Misbehaviour {
         ("never-answers", Self::NeverAnswers),
         ("too-small", Self::TooSmall),
         ("bogus-completion", Self::BogusCompletion),
+        ("bogus-request", Self::BogusRequest),
+        ("failing-dma", Self::FailingDma),
+        ("stale-translations", Self::StaleTranslations),
     ];
 }

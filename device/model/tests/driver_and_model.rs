@@ -14,7 +14,7 @@ use ferry_device::{
     AttachError, Bar, BarError, Command, Completion, Deadline, Device, DeviceError, DeviceType, FrameIndex, FrameRange,
     Identity, NoSuchFrame, SizeError,
 };
-use ferry_device_model::{MemoryError, Misbehaviour, Model, ModelError, Options};
+use ferry_device_model::{GuestError, MemoryError, Misbehaviour, Model, ModelError, Options};
 use memmap2::{MmapOptions, MmapRaw};
 use support::Directory;
 
@@ -70,7 +70,7 @@ impl Guest {
 
 fn start(directory: &Directory, bytes: u64, options: Options) -> (Model, Guest) {
     let path = directory.path().join("bar");
-    let model = Model::start(&path, bytes, options).unwrap();
+    let model = Model::start(&path, bytes, options, None).unwrap();
     let guest = Guest::new(&path);
     (model, guest)
 }
@@ -229,7 +229,7 @@ fn an_idle_model_sleeps() {
 fn each_misbehaviour_meets_its_refusal() {
     let directory = Directory::new();
     let (_model, guest) = start(&directory, 1 << 20, misbehaving(Misbehaviour::WrongVersion));
-    assert_eq!(Device::attach(guest.bar().unwrap()).unwrap_err(), AttachError::Version(2));
+    assert_eq!(Device::attach(guest.bar().unwrap()).unwrap_err(), AttachError::Version(3));
 
     let directory = Directory::new();
     let (model, guest) = start(&directory, 1 << 20, misbehaving(Misbehaviour::TooSmall));
@@ -290,7 +290,7 @@ fn a_guest_that_breaks_the_protocol_is_named_on_both_sides() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let failure = model.failure().unwrap();
-    assert_eq!((failure.producer, failure.consumer), (1000, 1));
+    assert_eq!(failure, GuestError::Commands { producer: 1000, consumer: 1 });
     assert_eq!(device.ping(&mut patience()), Err(DeviceError::NotReady(3)));
 }
 
@@ -299,11 +299,11 @@ fn a_size_or_path_that_cannot_be_is_refused_with_the_remedy() {
     let directory = Directory::new();
     let path = directory.path().join("bar");
     for (bytes, error) in [(0, SizeError::TooSmall(0)), (3 << 20, SizeError::NotPowerOfTwo(3 << 20))] {
-        let refused = Model::start(&path, bytes, Options::default()).unwrap_err();
+        let refused = Model::start(&path, bytes, Options::default(), None).unwrap_err();
         assert!(matches!(refused, ModelError::Size(size) if size == error));
         assert!(!path.exists(), "refused before the file is touched");
     }
     let nowhere = directory.path().join("missing").join("bar");
-    let refused = Model::start(&nowhere, 1 << 20, Options::default()).unwrap_err().to_string();
+    let refused = Model::start(&nowhere, 1 << 20, Options::default(), None).unwrap_err().to_string();
     assert!(refused.contains("cannot create") && refused.contains("missing/bar"), "{refused}");
 }

@@ -91,11 +91,11 @@ fn words_and_entries_stand_where_the_layout_says() {
     bar.publish(CONSUMER, 0x0102_0304_0506_0708);
     assert_eq!(memory.bytes()[0x80..0x88], [8, 7, 6, 5, 4, 3, 2, 1]);
     assert_eq!(bar.observe(CONSUMER), 0x0102_0304_0506_0708);
-    memory.fill(0x2020, &(1..=32).collect::<Vec<u8>>());
+    memory.fill(0x2040, &(1..=64).collect::<Vec<u8>>());
     let entry = bar.load(command_place(1));
-    assert_eq!(entry.as_bytes(), (1..=32).collect::<Vec<u8>>());
+    assert_eq!(entry.as_bytes(), (1..=64).collect::<Vec<u8>>());
     bar.store(command_place(127), &entry);
-    assert_eq!(memory.bytes()[0x2fe0..0x3000], *entry.as_bytes());
+    assert_eq!(memory.bytes()[0x3fc0..0x4000], *entry.as_bytes());
     assert_eq!(bar.load(IDENTIFICATION).as_bytes(), &memory.bytes()[..64]);
 }
 

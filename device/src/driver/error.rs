@@ -7,7 +7,8 @@
 //!    usable, everything else does not.
 use core::fmt;
 
-use crate::command::{DeviceState, Status};
+use crate::command::{CommandError, DeviceState, Status};
+use crate::context::{BadSpan, MAX_OPERATIONS};
 use crate::geometry::{NoSuchFrame, RangeError};
 use crate::layout::RING_ENTRIES;
 
@@ -18,6 +19,12 @@ pub enum DeviceError {
     NoSuchFrame(NoSuchFrame),
     /// The caller named no frame, or more than a command takes.
     BadCount(u64),
+    /// The caller named pages that a command may not.
+    BadPages(BadSpan),
+    /// As many operations are under way as the device has room for; take the end of one first.
+    TooManyOperations,
+    /// No operation under way with this number waits for an answer.
+    NothingToAnswer(u64),
     /// As many commands are under way as the ring holds; take a completion first.
     RingFull,
     /// No command is under way, so there is nothing to wait for.
@@ -72,6 +79,20 @@ pub enum DeviceError {
         /// Frames that the device claims.
         found: u64,
     },
+    /// The device's index of a ring that it writes or reads on its own is not where it can be.
+    BadRequestIndex {
+        /// The device's index.
+        found: u64,
+        /// The driver's index.
+        ours: u64,
+    },
+    /// A request that does not exist, names another index, or is about something the operation does not do.
+    BadRequest {
+        /// The request's index.
+        sequence: u64,
+        /// The operation that it names.
+        operation: u64,
+    },
 }
 
 impl DeviceError {
@@ -80,6 +101,9 @@ impl DeviceError {
         match self {
             Self::NoSuchFrame(_)
             | Self::BadCount(_)
+            | Self::BadPages(_)
+            | Self::TooManyOperations
+            | Self::NothingToAnswer(_)
             | Self::RingFull
             | Self::Idle
             | Self::Busy(_)
@@ -89,16 +113,19 @@ impl DeviceError {
             | Self::BadIndex { .. }
             | Self::WrongSequence { .. }
             | Self::UnknownStatus { .. }
-            | Self::WrongCount { .. } => true,
+            | Self::WrongCount { .. }
+            | Self::BadRequestIndex { .. }
+            | Self::BadRequest { .. } => true,
         }
     }
 }
 
-impl From<RangeError> for DeviceError {
-    fn from(error: RangeError) -> Self {
+impl From<CommandError> for DeviceError {
+    fn from(error: CommandError) -> Self {
         match error {
-            RangeError::Frame(none) => Self::NoSuchFrame(none),
-            RangeError::Count(count) => Self::BadCount(count),
+            CommandError::Frames(RangeError::Frame(none)) => Self::NoSuchFrame(none),
+            CommandError::Frames(RangeError::Count(count)) => Self::BadCount(count),
+            CommandError::Span(span) => Self::BadPages(span),
         }
     }
 }
@@ -108,6 +135,14 @@ impl fmt::Display for DeviceError {
         match *self {
             Self::NoSuchFrame(none) => none.fmt(f),
             Self::BadCount(count) => RangeError::Count(count).fmt(f),
+            Self::BadPages(span) => span.fmt(f),
+            Self::TooManyOperations => {
+                write!(
+                    f,
+                    "{MAX_OPERATIONS} operations are under way, the device takes no more; wait for the end of one"
+                )
+            }
+            Self::NothingToAnswer(operation) => write!(f, "operation {operation} waits for no answer"),
             Self::RingFull => write!(f, "{RING_ENTRIES} commands are under way, the ring holds no more"),
             Self::Idle => write!(f, "no command is under way"),
             Self::Busy(commands) => write!(f, "{commands} commands are under way; take their completions first"),
@@ -141,6 +176,15 @@ impl fmt::Display for DeviceError {
                 f,
                 "the device broke the ring protocol: it claims {found} frames for command {sequence}, which names \
                  {expected}"
+            ),
+            Self::BadRequestIndex { found, ours } => write!(
+                f,
+                "the device broke the ring protocol: its index {found:#x} of requests or answers does not go with {ours:#x}"
+            ),
+            Self::BadRequest { sequence, operation } => write!(
+                f,
+                "the device broke the ring protocol: request {sequence} about operation {operation:#x} is none that it \
+                 can make"
             ),
         }
     }

@@ -3,8 +3,13 @@
 //! The device acts inside the deadline of the driver's wait, so each test is deterministic and runs
 //! on one thread.
 use super::*;
+use crate::command::Operation;
+use crate::context::{ContextId, MAX_OPERATIONS, PageSpan, VirtualPage};
 use crate::geometry::NoSuchFrame;
-use crate::layout::{CompletionEntry, LAYOUT_VERSION};
+use crate::layout::{
+    CompletionEntry, LAYOUT_VERSION, REQUEST_CONSUMER, REQUEST_PRODUCER, RequestEntry, answer_place, request_place,
+};
+use crate::request::{Access, Ended, OperationStatus, PageFault, Verdict};
 use crate::testing::{Memory, Script};
 use proptest::prelude::*;
 use std::boxed::Box;
@@ -39,6 +44,122 @@ fn obedient<'a>(bar: &'a Bar, seen: &'a mut Vec<(u64, Command)>, next: &'a mut u
 
 fn invert(first: u64, count: u64) -> Command {
     Command::Invert(FrameRange { first: FrameIndex(first), count })
+}
+
+fn span(first: u64, count: u64) -> PageSpan {
+    PageSpan::new(VirtualPage(first), count).unwrap()
+}
+
+fn read(first: u64, count: u64) -> Operation {
+    Operation::Read { span: span(first, count), buffer: FrameIndex(0) }
+}
+
+/// A device on which one `Read` of pages 100 to 109 is under way, as command 0.
+fn with_a_read(memory: &Memory) -> Device {
+    let bar = memory.bar();
+    let mut device = Device::attach(memory.bar()).unwrap();
+    let command = Command::Start { context: ContextId::new(3).unwrap(), operation: read(100, 10) };
+    let mut deadline = Script::new(POLLS, || {
+        bar.store(completion_place(0), &completion(0, 1, 0));
+        bar.publish(CONSUMER, 1);
+    });
+    assert_eq!(device.run(command, &mut deadline), Ok(Completion { sequence: 0, frames: 0 }));
+    device
+}
+
+fn post(bar: &Bar, index: u64, request: Request, change: fn(&mut RequestEntry)) {
+    let mut entry = request.encode(index);
+    change(&mut entry);
+    bar.store(request_place(index), &entry);
+    bar.publish(REQUEST_PRODUCER, index + 1);
+}
+
+fn miss(first: u64, count: u64) -> Request {
+    Request::PageFault(PageFault { operation: 0, span: span(first, count), access: Access::Read, faults: 0 })
+}
+
+fn ended(status: OperationStatus, pages: u64) -> Request {
+    Request::Ended(Ended { operation: 0, status, pages, faults: 1, value: 0 })
+}
+
+#[test]
+fn misses_are_taken_answered_and_the_end_is_told() {
+    let memory = Memory::ready(0);
+    let bar = memory.bar();
+    let mut device = with_a_read(&memory);
+    assert_eq!(device.next_request(), Ok(None));
+    let retry = Answer { operation: 0, verdict: Verdict::Retry };
+    assert_eq!(device.answer(retry), Err(DeviceError::NothingToAnswer(0)));
+    post(&bar, 0, miss(104, 6), |_| ());
+    assert_eq!(device.next_request(), Ok(Some(miss(104, 6))));
+    assert_eq!(bar.observe(REQUEST_CONSUMER), 1);
+    assert_eq!(device.answer(retry), Ok(()));
+    assert_eq!(Answer::decode(&bar.load(answer_place(0)), 0), Some(retry));
+    assert_eq!(device.answer(retry), Err(DeviceError::NothingToAnswer(0)), "one answer to one question");
+    post(&bar, 1, ended(OperationStatus::Done, 10), |_| ());
+    assert_eq!(device.next_request(), Ok(Some(ended(OperationStatus::Done, 10))));
+    assert_eq!(device.next_request(), Ok(None));
+    bar.publish(STATE, DeviceState::Stopped.to_wire());
+    assert_eq!(device.next_request(), Err(DeviceError::NotReady(2)));
+}
+
+#[test]
+fn a_request_that_the_operation_cannot_make_ends_the_use_of_the_device() {
+    let wrong_access = PageFault { operation: 0, span: span(104, 6), access: Access::Write, faults: 0 };
+    let stranger = PageFault { operation: 1, access: Access::Read, ..wrong_access };
+    let nothing = |_: &mut RequestEntry| ();
+    type Change = fn(&mut RequestEntry);
+    let cases: [(Request, Change); 10] = [
+        (miss(104, 6), |entry| entry.sequence.set(1)),
+        (miss(104, 6), |entry| entry.kind.set(7)),
+        (miss(104, 6), |entry| entry.detail.set(0)),
+        (miss(99, 11), nothing),
+        (miss(104, 5), nothing),
+        (miss(104, 7), nothing),
+        (Request::PageFault(wrong_access), nothing),
+        (Request::PageFault(stranger), nothing),
+        (ended(OperationStatus::Done, 9), nothing),
+        (ended(OperationStatus::Fault, 10), nothing),
+    ];
+    for (request, change) in cases {
+        let memory = Memory::ready(0);
+        let mut device = with_a_read(&memory);
+        post(&memory.bar(), 0, request, change);
+        let operation = request.operation();
+        let bad = DeviceError::BadRequest { sequence: 0, operation };
+        assert_eq!(device.next_request(), Err(bad), "{request:?}");
+        assert_eq!(device.submit(Command::Nop), Err(bad));
+    }
+    let memory = Memory::ready(0);
+    let mut device = with_a_read(&memory);
+    post(&memory.bar(), 0, miss(100, 10), nothing);
+    post(&memory.bar(), 1, miss(100, 10), nothing);
+    assert!(device.next_request().is_ok());
+    let twice = DeviceError::BadRequest { sequence: 1, operation: 0 };
+    assert_eq!(device.next_request(), Err(twice), "it asks again before it is answered");
+    for producer in [65, u64::MAX] {
+        let memory = Memory::ready(0);
+        let mut device = with_a_read(&memory);
+        memory.bar().publish(REQUEST_PRODUCER, producer);
+        assert_eq!(device.next_request(), Err(DeviceError::BadRequestIndex { found: producer, ours: 0 }));
+    }
+}
+
+#[test]
+fn operations_are_counted_and_a_refused_one_is_forgotten() {
+    let memory = Memory::ready(0);
+    let bar = memory.bar();
+    let mut device = Device::attach(memory.bar()).unwrap();
+    let command = Command::Start { context: ContextId::new(0).unwrap(), operation: read(0, 1) };
+    for _ in 0..MAX_OPERATIONS {
+        device.submit(command).unwrap();
+    }
+    assert_eq!(device.submit(command), Err(DeviceError::TooManyOperations));
+    bar.store(completion_place(0), &completion(0, Status::TooManyOperations.to_wire(), 0));
+    bar.publish(CONSUMER, 1);
+    let refused = DeviceError::Refused { sequence: 0, status: Status::TooManyOperations };
+    assert_eq!(device.wait(&mut Script::new(POLLS, || ())), Err(refused));
+    assert!(device.submit(command).is_ok() && device.submit(command).is_err());
 }
 
 #[test]
@@ -230,23 +351,23 @@ fn a_bar_of_something_else_is_not_attached_to() {
         identification.version = U32::new(LAYOUT_VERSION + 1);
         memory.bar().store(IDENTIFICATION, &identification);
     });
-    assert_eq!(version, AttachError::Version(2));
+    assert_eq!(version, AttachError::Version(3));
     assert_eq!(attach(|memory| memory.bar().publish(STATE, 0)), AttachError::NotReady(0));
     assert_eq!(attach(|memory| memory.bar().publish(PRODUCER, 3)), AttachError::InFlight { producer: 3, consumer: 0 });
 }
 
 proptest! {
     /// Any bytes at all in the control area, changing at every look: the driver ends each call, and
-    /// writes nothing but its own two pages.
+    /// writes nothing but its own pages.
     #[test]
     fn a_hostile_device_gets_nowhere(
         keep_identification: bool,
         writes in proptest::collection::vec((any::<prop::sample::Index>(), prop_oneof![0u64..12, any::<u64>()]), 1..200),
-        calls in proptest::collection::vec((0u8..4, 0u64..260, 0u64..6), 1..40),
+        calls in proptest::collection::vec((0u8..8, 0u64..260, 0u64..6), 1..40),
     ) {
         let memory = Memory::ready(0);
         let words: Vec<usize> =
-            [0x40, 0x48, 0x80].into_iter().chain((0x3000..0x3100).step_by(8)).collect();
+            [0x40, 0x48, 0x80, 0xc0, 0x100].into_iter().chain((0x5000..0x5100).step_by(8)).chain((0x4000..0x4100).step_by(8)).collect();
         let mut writes = writes.into_iter().cycle();
         let mut hostile = || {
             for (place, value) in writes.by_ref().take(3) {
@@ -261,10 +382,14 @@ proptest! {
         }
         if let Ok(mut device) = Device::attach(memory.bar()) {
             prop_assert!(keep_identification);
-            let frames_before = memory.bytes()[0x4000..].to_vec();
+            let frames_before = memory.bytes()[0x7000..].to_vec();
+            let context = ContextId::new(0).unwrap();
             let mut deadline = Script::new(POLLS, &mut hostile);
             for (call, first, count) in calls {
                 match call {
+                    4 => drop(device.submit(Command::Start { context, operation: read(first, count.max(1)) })),
+                    5 => drop(device.next_request()),
+                    6 => drop(device.answer(Answer { operation: first, verdict: Verdict::Retry })),
                     0 => drop(device.submit(invert(first, count))),
                     1 => drop(device.wait(&mut deadline)),
                     2 => drop(device.run(Command::Nop, &mut deadline)),
@@ -272,7 +397,7 @@ proptest! {
                 }
                 prop_assert!(device.in_flight() <= RING_ENTRIES);
             }
-            prop_assert!(memory.bytes()[0x4000..] == frames_before[..]);
+            prop_assert!(memory.bytes()[0x7000..] == frames_before[..]);
         } else {
             prop_assert!(!keep_identification);
         }

@@ -12,9 +12,11 @@
 use std::io;
 use std::path::Path;
 
+use ferry_device::RamFrame;
+use ferry_device_model::RamRegion;
 use x86_64::PhysAddr;
 
-use crate::sys::{PageBytes, SharedFile};
+use crate::sys::{PAGE_BYTES, PageBytes, SharedFile};
 
 /// From this size on, RAM is split around the hole.
 const SPLIT_FROM: u64 = 0xb000_0000;
@@ -59,10 +61,24 @@ impl Physical for GuestRam {
     }
 }
 
+/// The RAM of a machine with `ram` bytes, for devices that transfer from and to it: low and high RAM.
+pub fn regions(ram: u64) -> Vec<RamRegion> {
+    const PAGE: u64 = PAGE_BYTES as u64;
+    let low = low_end(ram) / PAGE;
+    let high = ram / PAGE - low;
+    let low = RamRegion { first: RamFrame(0), frames: low, file_frame: 0 };
+    let high = RamRegion { first: RamFrame(HIGH_START / PAGE), frames: high, file_frame: low.frames };
+    [low, high].into_iter().filter(|region| region.frames > 0).collect()
+}
+
+fn low_end(ram: u64) -> u64 {
+    if ram >= SPLIT_FROM { SPLIT_LOW_END } else { ram }
+}
+
 /// Where the byte at `address` stands in the file of a machine with `ram` bytes.
 fn file_offset(address: PhysAddr, ram: u64) -> Option<u64> {
     let address = address.as_u64();
-    let low_end = if ram >= SPLIT_FROM { SPLIT_LOW_END } else { ram };
+    let low_end = low_end(ram);
     if address < low_end {
         return Some(address);
     }
@@ -94,5 +110,20 @@ mod tests {
         assert_eq!(at(HIGH_START, large), Some(SPLIT_LOW_END));
         assert_eq!(at(HIGH_START + SPLIT_LOW_END - 1, large), Some(large - 1));
         assert_eq!(at(HIGH_START + SPLIT_LOW_END, large), None);
+    }
+
+    #[test]
+    fn devices_find_each_frame_where_the_walk_finds_its_bytes() {
+        let machines: [(u64, &[u64]); 2] =
+            [(256 << 20, &[0, 0xffff, 0x1_0000]), (4 << 30, &[0x7_ffff, 0x8_0000, 1 << 20, 0x17_ffff])];
+        for (ram, frames) in machines {
+            for frame in frames {
+                let place = regions(ram).iter().find_map(|region| {
+                    let index = frame.checked_sub(region.first.0).filter(|index| *index < region.frames)?;
+                    Some((region.file_frame + index) * 4096)
+                });
+                assert_eq!(place, file_offset(PhysAddr::new(frame * 4096), ram), "frame {frame:#x} of {ram:#x}");
+            }
+        }
     }
 }

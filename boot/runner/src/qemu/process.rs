@@ -32,7 +32,7 @@ use super::command::{self, Boot, Files};
 use super::debugger::DebuggerError;
 use super::discover::PROGRAM;
 use crate::console;
-use crate::guest::ram::GuestRam;
+use crate::guest::ram::{self, GuestRam};
 use crate::guest::swap_image::SwapImage;
 use crate::link::Frames;
 use crate::run_dir::{RunDir, RunDirError};
@@ -155,7 +155,9 @@ impl Machine {
             let path = run_dir.file(&format!("vram{number}"));
             let options =
                 ferry_device_model::Options { number, device_type: device.device_type, misbehaviour: device.fault };
-            let model = Model::start(&path, boot.machine.vram.bytes(), options)?;
+            let regions = ram::regions(boot.machine.memory.bytes());
+            let reached = ferry_device_model::GuestRam::open(&memory, regions).map_err(set_up("memory"))?;
+            let model = Model::start(&path, boot.machine.vram.bytes(), options, Some(reached))?;
             vram.push((path, model.bar_bytes()));
             devices.push(model);
         }

@@ -26,8 +26,10 @@ impl Bench {
         let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
         let pattern: Vec<u8> = (0..BAR_BYTES).map(|offset| (offset ^ (offset >> 12) ^ (offset >> 7)) as u8).collect();
         file.write_all_at(&pattern, 0).unwrap();
-        let mapping = Mapping::new(&file, Geometry::of_bar(BAR_BYTES).unwrap()).unwrap();
-        let engine = Engine::new(mapping, consumer, false);
+        file.write_all_at(&[0; 8], 0x1040).unwrap();
+        file.write_all_at(&[0; 8], 0x1080).unwrap();
+        let mapping = Mapping::new(&file, Geometry::of_bar(BAR_BYTES).unwrap(), None).unwrap();
+        let engine = Engine::new(mapping, consumer, None);
         Self { _directory: directory, file, engine, transformed: AtomicU64::new(0) }
     }
 
@@ -65,7 +67,7 @@ fn expected_turn(bytes: &mut [u8], consumer: u64) -> u64 {
     let mut changed = 0;
     let mut index = consumer;
     while index != producer {
-        let slot = (index & 127) as usize * 32;
+        let slot = (index & 127) as usize * 64;
         let [sequence, opcode, first, count] = [0, 8, 16, 24].map(|field| word(bytes, 0x2000 + slot + field));
         let (status, frames) = if sequence != index {
             (5, 0)
@@ -84,7 +86,7 @@ fn expected_turn(bytes: &mut [u8], consumer: u64) -> u64 {
         };
         changed += frames;
         for (field, value) in [(0, index), (8, status), (16, frames), (24, 0)] {
-            set(bytes, 0x3000 + slot + field, value);
+            set(bytes, 0x4000 + slot / 2 + field, value);
         }
         index = index.wrapping_add(1);
     }
@@ -98,7 +100,7 @@ fn expected_turn(bytes: &mut [u8], consumer: u64) -> u64 {
 fn a_turn_does_exactly_what_was_submitted() {
     let start = u64::MAX - 1;
     let mut bench = Bench::new(start);
-    bench.write(0x2000 + 126 * 32, &[start, 2, 3, 2, start.wrapping_add(1), 1, 0, 0]);
+    bench.write(0x2000 + 126 * 64, &[start, 2, 3, 2, start.wrapping_add(1), 1, 0, 0]);
     bench.write(0x2000, &[0, 2, 247, 1]);
     bench.write(0x1000, &[1]);
     let mut expected = bench.bytes();
@@ -113,11 +115,11 @@ fn a_turn_does_exactly_what_was_submitted() {
 fn a_producer_index_out_of_range_stops_the_device_before_it_does_anything() {
     for producer in [5 + 129, 4, 0, u64::MAX, 1 << 63] {
         let mut bench = Bench::new(5);
-        bench.write(0x2000 + 5 * 32, &[5, 2, 0, 1]);
+        bench.write(0x2000 + 5 * 64, &[5, 2, 0, 1]);
         bench.write(0x1000, &[producer]);
         let mut expected = bench.bytes();
         expected_turn(&mut expected, 5);
-        assert_eq!(bench.turn(), Err(GuestError { producer, consumer: 5 }));
+        assert_eq!(bench.turn(), Err(GuestError::Commands { producer, consumer: 5 }));
         assert!(bench.bytes() == expected);
         assert_eq!(word(&expected, 0x40), DeviceState::Failed.to_wire());
     }
@@ -125,10 +127,12 @@ fn a_producer_index_out_of_range_stops_the_device_before_it_does_anything() {
 
 /// An entry that is often nearly right.
 fn entry() -> impl Strategy<Value = [Option<u64>; 4]> {
+    // Commands on contexts have tests of their own.
+    let other = || prop_oneof![Just(0u64), 10u64..20, any::<u64>().prop_filter("contexts", |code| *code > 9)];
     let odd = || prop_oneof![0u64..4, 240u64..260, 1020u64..1030, any::<u64>()];
     (
         prop_oneof![6 => Just(None), 1 => odd().prop_map(Some)],
-        prop_oneof![6 => Just(Some(2)), 1 => Just(Some(1)), 1 => odd().prop_map(Some)],
+        prop_oneof![6 => Just(Some(2)), 1 => Just(Some(1)), 1 => other().prop_map(Some)],
         prop_oneof![4 => (0u64..FRAMES).prop_map(Some), 1 => odd().prop_map(Some)],
         prop_oneof![4 => (1u64..20).prop_map(Some), 1 => odd().prop_map(Some)],
     )
@@ -149,10 +153,13 @@ proptest! {
             bench.write(place * 8, &[value]);
         }
         bench.write(0x1000, &[consumer.wrapping_add(pending)]);
+        // The indices of the other two rings have tests of their own.
+        bench.write(0x1040, &[0]);
+        bench.write(0x1080, &[0]);
         for (index, fields) in entries.iter().enumerate() {
             let sequence = consumer.wrapping_add(index as u64);
             let [named, opcode, first, count] = fields.map(|field| field.unwrap_or(sequence));
-            bench.write(0x2000 + (sequence % 128) * 32, &[named, opcode, first, count]);
+            bench.write(0x2000 + (sequence % 128) * 64, &[named, opcode, first, count]);
         }
         let mut expected = bench.bytes();
         let changed = expected_turn(&mut expected, consumer);
