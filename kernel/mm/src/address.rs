@@ -118,8 +118,8 @@ impl PageRange {
         Page::containing_address(VirtAddr::new_truncate(self.start_address().as_u64() + index * PAGE_BYTES))
     }
 
-    /// The `pages` pages from the one at `first` on, which are in the range.
-    pub(crate) fn part(self, first: u64, pages: u64) -> Self {
+    /// The `pages` pages from the one at `first` on, at least one, all of which are in the range.
+    pub fn part(self, first: u64, pages: u64) -> Self {
         debug_assert!(pages > 0 && first + pages <= self.pages, "no part of {self:?}: {first}, {pages}");
         Self { start: self.page(first), pages }
     }

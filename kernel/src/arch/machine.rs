@@ -93,6 +93,39 @@ pub(super) fn clear_ram(frame: PhysFrame) {
     }
 }
 
+/// The bytes of a page, on a boundary that copies to and from a BAR want.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(4096))]
+pub struct PageBuffer(pub [u8; FRAME_BYTES]);
+
+impl PageBuffer {
+    /// A page of zeros.
+    pub const fn zeros() -> Self {
+        Self([0; FRAME_BYTES])
+    }
+}
+
+/// Reads a device frame through the BAR.
+///
+/// # Panics
+/// Where there is no such frame.
+pub fn load_device_frame(frame: DeviceFrame, page: &mut PageBuffer) {
+    let (bar, index) = bar(frame);
+    bar.begin_reads();
+    // SAFETY: the page is ours, in RAM and on its boundary.
+    unsafe { bar.read_frame(index, page.0.as_mut_ptr()) }.expect("a device frame that was registered");
+}
+
+/// Writes a device frame through the BAR; the device sees it with the next command.
+///
+/// # Panics
+/// Where there is no such frame.
+pub fn store_device_frame(frame: DeviceFrame, page: &PageBuffer) {
+    let (bar, index) = bar(frame);
+    // SAFETY: the page is ours, in RAM and on its boundary.
+    unsafe { bar.write_frame(index, page.0.as_ptr()) }.expect("a device frame that was registered");
+}
+
 impl Machine for Hardware {
     type Descriptors = &'static [Descriptor];
 

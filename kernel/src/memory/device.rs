@@ -1,10 +1,12 @@
 //! The devices: found on PCI, mapped, attached, and their frames handed to the memory manager.
 //!
-//! Lock: `DEVICES`, one for each device, taken before all others: held while a device is taken into use and while it works on
-//! a batch of commands. Never by the fault path, which copies frames through the accessor of the BAR and needs no command.
+//! Lock: `DEVICES`, one for each device: held while a device is taken into use and while it works on a batch of commands.
+//! Copies of frames go through the accessor of the BAR and need no command; a fault takes the lock only to tell a device that
+//! follows the space (see [`super::mirror`]), and then holds no lock of the memory manager.
 #![forbid(unsafe_code)]
 use crate::arch::bar_window::{self, WindowError, WindowNumber};
-use crate::arch::machine;
+use crate::arch::config_space::ConfigSpace;
+use crate::arch::machine::{self, Hardware};
 use crate::clock::Deadline;
 use crate::pci::{self, PciError};
 use crate::ram::PhysRange;
@@ -16,14 +18,15 @@ use ferry_device::driver::{self, Device, DeviceError};
 use ferry_device::geometry::{FrameIndex, MIN_BAR_BYTES};
 use ferry_device::identity::{AttachError, DeviceType, Identity};
 use ferry_mm::frame::{DeviceFrame, DeviceId, DeviceMemory};
+use ferry_mm::machine::Machine;
 use ferry_mm::manager::{MAX_DEVICES, RegisterError};
 use ferry_mm::page_table::install::InstallError;
 use ferry_protocol::exit::ExitCode;
-use pci_types::PciAddress;
+use pci_types::{CommandRegister, PciAddress, PciHeader};
 use spin::{Mutex, Once};
 
 /// How long the device may make no progress.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The drivers of the attached devices, by number.
 static DEVICES: [Mutex<Option<Device>>; MAX_DEVICES] = [const { Mutex::new(None) }; MAX_DEVICES];
@@ -166,6 +169,31 @@ fn attach(window: WindowNumber, found: pci::DeviceMemory) -> Result<Attached, De
     Ok(Attached { id, device_type, function: found.function, range: found.range })
 }
 
+/// Runs `work` with the driver of a device and a bound for what it waits for. The driver is this CPU's meanwhile.
+///
+/// # Panics
+/// Where no device of this number is attached.
+pub(super) fn with_driver<R>(id: DeviceId, work: impl FnOnce(&mut Device, &mut dyn driver::Deadline) -> R) -> R {
+    let place = &DEVICES[usize::from(id.number())];
+    let mut driver = loop {
+        match place.try_lock() {
+            Some(driver) => break driver,
+            None => Hardware.relax(),
+        }
+    };
+    let driver = driver.as_mut().expect("only an attached device is asked to work");
+    work(driver, &mut Patience::new())
+}
+
+/// Takes a device that does not answer off the bus: it may start no transfer any more (PCI 3.0, 6.2.2).
+pub(super) fn silence(id: DeviceId) {
+    let Ok(attached) = all() else { return };
+    if let Some(device) = attached.iter().find(|device| device.id == id) {
+        PciHeader::new(device.function)
+            .update_command(ConfigSpace, |command| command - CommandRegister::BUS_MASTER_ENABLE);
+    }
+}
+
 /// Has the device invert every byte of these frames of its memory; returns how many frames it did.
 ///
 /// # Errors
@@ -174,10 +202,8 @@ fn attach(window: WindowNumber, found: pci::DeviceMemory) -> Result<Attached, De
 /// # Panics
 /// Where no device of this number is attached.
 pub fn invert(id: DeviceId, frames: impl IntoIterator<Item = DeviceFrame>) -> Result<u64, DeviceError> {
-    let mut device = DEVICES[usize::from(id.number())].lock();
-    let device = device.as_mut().expect("only an attached device is asked to work");
     let indices = frames.into_iter().map(|frame| FrameIndex(u64::from(frame.index())));
-    let done = device.invert(indices, &mut Patience::new())?;
+    let done = with_driver(id, |device, patience| device.invert(indices, patience))?;
     trace::tell(|| Told::DeviceWorked { device: id.number(), frames: done });
     Ok(done)
 }

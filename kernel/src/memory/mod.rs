@@ -3,6 +3,7 @@
 //! ```text
 //!   arch::takeover ──▶ descriptors, kernel tables, heap ──▶ MANAGER
 //!   arch::exceptions ──▶ fault::page_fault ──▶ Space::fault of the space this CPU is in
+//!   mirror::Mirror ──▶ a device that follows a space: its page table, what it asks, what it is told
 //!   device::attach ──▶ BAR window ──▶ MemoryManager::register_device
 //! ```
 //!
@@ -12,6 +13,7 @@
 pub mod device;
 pub mod explain;
 pub mod fault;
+pub mod mirror;
 pub mod protection;
 pub mod strict;
 

@@ -56,8 +56,8 @@ enum Condition {
 /// The frames of one device.
 pub struct DeviceMemory<D> {
     id: DeviceId,
-    descriptors: D,
-    head: Lock<u32>,
+    pub(super) descriptors: D,
+    pub(super) head: Lock<u32>,
     free: AtomicU64,
     condition: AtomicU8,
     window: Option<CpuWindow>,
@@ -178,6 +178,18 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         &self.descriptors
     }
 
+    /// Whether frames are handed out.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.condition.load(Ordering::SeqCst) == Condition::Open as u8
+    }
+
+    /// Counts frames that were taken out of the free list.
+    #[inline]
+    pub(super) fn note_taken(&self, frames: u64) {
+        self.free.fetch_sub(frames, Ordering::Relaxed);
+    }
+
     /// Takes one frame, full of zeros.
     ///
     /// # Errors
@@ -190,16 +202,17 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
     ) -> Result<OwnedDeviceFrame<'m, M>, DeviceFull> {
         machine.held_locks().assert_may_allocate();
         let full = DeviceFull(self.id);
-        if self.condition.load(Ordering::SeqCst) != Condition::Open as u8 || injector.fails(Step::DeviceAlloc) {
+        if !self.is_open() || injector.fails(Step::DeviceAlloc) {
             return Err(full);
         }
         let mut head = self.head.lock(machine);
         let index = *head;
         let descriptor = self.descriptors.get(index as usize).ok_or(full)?;
         *head = descriptor.link().1;
-        drop(head);
-        self.free.fetch_sub(1, Ordering::Relaxed);
+        // Still under the lock: whoever looks for free neighbours must not find this one.
         descriptor.set_kind(FrameKind::Owned, 0);
+        drop(head);
+        self.note_taken(1);
         descriptor.set_first_reference();
         let frame = DeviceFrame::new(self.id, index);
         record(machine, || Event::DeviceFrameTaken { frame });
@@ -220,10 +233,10 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
     fn free_clean_frame<M: Machine>(&self, machine: &M, frame: DeviceFrame) {
         let descriptor = self.descriptor(frame);
         debug_assert_eq!((descriptor.mappings(), descriptor.pins()), (0, 0), "{frame} freed in use");
-        descriptor.set_kind(FrameKind::Free, 0);
         descriptor.clear_last_reference();
         record(machine, || Event::DeviceFrameFreed { frame });
         let mut head = self.head.lock(machine);
+        descriptor.set_kind(FrameKind::Free, 0);
         descriptor.set_link(NO_FRAME, *head);
         *head = frame.index();
         drop(head);

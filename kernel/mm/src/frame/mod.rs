@@ -21,6 +21,7 @@ mod any;
 mod buddy;
 mod descriptor;
 mod device;
+mod device_run;
 mod system;
 mod window;
 
@@ -29,6 +30,7 @@ pub use buddy::MAX_ORDER;
 pub(crate) use descriptor::NO_FRAME;
 pub use descriptor::{Descriptor, FrameKind, Origin};
 pub use device::{DeviceFull, DeviceMemory, OwnedDeviceFrame, StillUsed};
+pub use device_run::DeviceRun;
 pub use system::{OutOfFrames, OwnedFrame, SystemMemory};
 pub(crate) use system::{frame_of, number};
 pub use window::CpuWindow;

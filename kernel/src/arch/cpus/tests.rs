@@ -174,7 +174,7 @@ kernel_test! {
 
     fn a_cpu_that_does_not_exist_is_an_error_that_names_it() -> TestResult {
         const NOBODY: ApicId = ApicId(0xfe);
-        let cpu = CpuId::new(MOST_CPUS - 1).ok_or_else(|| TestFailure::new(alloc::string::String::from("no such number")))?;
+        let cpu = CpuId::new(MOST_CPUS - 1).ok_or_else(|| TestFailure::new("no such number".into()))?;
         if online().contains(cpu) {
             return Ok(());
         }

@@ -6,6 +6,7 @@
 mod coherent;
 mod device;
 mod fork;
+mod hmm;
 mod kinds;
 mod migrate;
 mod space;
