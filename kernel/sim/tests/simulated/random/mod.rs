@@ -1,8 +1,10 @@
 //! Random operations against a reference model of plain bytes; the audit after each of them.
 //!
 //! While the memory manager works, a watcher lets the other CPUs load and store by hardware alone, through whatever they
-//! have cached. Each CPU stores to words of its own, so that the order between CPUs does not matter.
+//! have cached, and devices read and write through the page tables of their own. Each CPU and the devices store to words of
+//! their own, so that the order between them does not matter.
 mod devices;
+mod mirror;
 mod model;
 mod operation;
 mod run;

@@ -1,10 +1,11 @@
 //! What programs may expect, as plain bytes; and the accesses of other CPUs that are checked against it on the way.
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ferry_mm::machine::{CpuId, Machine};
 use ferry_mm::space::Protection;
 use ferry_sim::Sim;
 
+use super::mirror::{Table, device_access};
 use super::{CPUS, PAGES, SPACES, WORDS};
 use crate::support::at;
 
@@ -27,6 +28,8 @@ pub struct Model {
     /// The space that each CPU is in.
     pub entered: [Option<usize>; CPUS],
     pub births: u64,
+    /// What a device has copied of each space.
+    pub tables: [Option<Arc<Table>>; SPACES],
     /// For the watcher's choices.
     pub choices: u64,
 }
@@ -51,16 +54,19 @@ pub fn is_one_area(pages: &[Option<PageModel>]) -> bool {
         && pages.windows(2).all(|pair| pair[0].as_ref().zip(pair[1].as_ref()).is_some_and(|(a, b)| follows(a, b)))
 }
 
-/// The word of a page that a CPU may store to, near `word`.
-pub fn own(cpu: usize, word: usize) -> usize {
-    (word - word % CPUS + cpu) % (WORDS - WORDS % CPUS)
+/// Those who store: the CPUs, and the devices together.
+const WRITERS: usize = CPUS + 1;
+
+/// The word of a page that a writer may store to, near `word`.
+pub fn own(writer: usize, word: usize) -> usize {
+    (word - word % WRITERS + writer) % (WORDS - WORDS % WRITERS)
 }
 
 pub fn drain_all(sim: &Sim) {
     sim.cpus().for_each(|cpu| sim.fence(cpu));
 }
 
-/// One access of another CPU while the memory manager is in the middle of something.
+/// One access of another CPU, or of a device, while the memory manager is in the middle of something.
 pub fn disturb(sim: &Sim, model: &Mutex<Model>) {
     // Held where the run itself compares with the model: then nobody disturbs it.
     let Ok(mut model) = model.try_lock() else { return };
@@ -68,6 +74,12 @@ pub fn disturb(sim: &Sim, model: &Mutex<Model>) {
     let id = CpuId::new(cpu).unwrap();
     let page = model.choose(PAGES);
     let word = model.choose(WORDS);
+    if model.choose(6) == 0 {
+        let (space, store) = (model.choose(SPACES), model.choose(2) == 0);
+        let store = store.then(|| model.choose(usize::MAX) as u64);
+        device_access(sim, &mut model, space, page, word, store);
+        return;
+    }
     // This CPU is in the kernel; and most of the time the others do something else.
     if id == sim.cpu() || model.choose(4) != 0 {
         return;

@@ -1,4 +1,6 @@
 //! The operations, and how they are drawn.
+use ferry_mm::migrate::{Busy, Foreign};
+use ferry_mm::mirror::Want;
 use ferry_mm::space::Protection;
 use proptest::prelude::*;
 
@@ -25,15 +27,35 @@ pub enum Op {
     Protect { cpu: usize, space: usize, first: usize, count: usize, protection: usize },
     Store { cpu: usize, page: usize, word: usize, value: u64, bytes: usize },
     Load { cpu: usize, page: usize, word: usize },
-    ToDevice { cpu: usize, space: usize, first: usize, count: usize, device: u8 },
+    ToDevice { cpu: usize, space: usize, first: usize, count: usize, device: u8, how: How },
     Home { cpu: usize, space: usize, first: usize, count: usize },
     TakeAndDrop { cpu: usize, space: usize, first: usize, count: usize, phase: u8, device: u8 },
     Pin { cpu: usize, space: usize, page: usize, write: bool, long: bool },
     Evict { cpu: usize, device: u8 },
     Relocate { cpu: usize, space: usize, first: usize, count: usize, target: usize, empty: bool },
+    Mirror { space: usize, first: usize, count: usize, device: u8 },
+    RangeFault { cpu: usize, space: usize, first: usize, count: usize, want: Want },
+    MakeExclusive { cpu: usize, space: usize, page: usize },
+    DeviceAccess { space: usize, page: usize, word: usize, store: Option<u64> },
+    Limit { space: usize, more: u64 },
     SwapOut { cpu: usize, space: usize, first: usize, count: usize },
     Unpin { which: usize },
     Inject { step: u8, count: u64 },
+}
+
+/// What a migration to a device is asked for beyond that.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub busy: Busy,
+    pub foreign: Foreign,
+    /// The device that follows the space wants it.
+    pub is_initiated: bool,
+}
+
+fn how() -> impl Strategy<Value = How> {
+    let busy = prop_oneof![3 => Just(Busy::Skip), 1 => Just(Busy::Wait)];
+    let foreign = prop_oneof![2 => Just(Foreign::Stay), 1 => Just(Foreign::ViaRam)];
+    (busy, foreign, any::<bool>()).prop_map(|(busy, foreign, is_initiated)| How { busy, foreign, is_initiated })
 }
 
 pub fn op() -> impl Strategy<Value = Op> {
@@ -56,8 +78,19 @@ pub fn op() -> impl Strategy<Value = Op> {
         14 => (cpu.clone(), page.clone(), 0..WORDS, any::<u64>(), 1..=8_usize)
             .prop_map(|(cpu, page, word, value, bytes)| Op::Store { cpu, page, word, value, bytes }),
         8 => (cpu.clone(), page.clone(), 0..WORDS).prop_map(|(cpu, page, word)| Op::Load { cpu, page, word }),
-        8 => (part.clone(), 0..DEVICES)
-            .prop_map(|((cpu, space, first, count), device)| Op::ToDevice { cpu, space, first, count, device }),
+        8 => (part.clone(), 0..DEVICES, how()).prop_map(|((cpu, space, first, count), device, how)| {
+            Op::ToDevice { cpu, space, first, count, device, how }
+        }),
+        2 => (part.clone(), 0..=DEVICES)
+            .prop_map(|((_, space, first, count), device)| Op::Mirror { space, first, count, device }),
+        8 => (part.clone(), prop_oneof![Just(Want::Look), Just(Want::Read), Just(Want::Write)])
+            .prop_map(|((cpu, space, first, count), want)| Op::RangeFault { cpu, space, first, count, want }),
+        4 => (cpu.clone(), space.clone(), page.clone())
+            .prop_map(|(cpu, space, page)| Op::MakeExclusive { cpu, space, page }),
+        6 => (space.clone(), page.clone(), 0..WORDS, any::<Option<u64>>())
+            .prop_map(|(space, page, word, store)| Op::DeviceAccess { space, page, word, store }),
+        1 => (space.clone(), prop_oneof![2 => 0..6_u64, 1 => Just(u64::MAX)])
+            .prop_map(|(space, more)| Op::Limit { space, more }),
         4 => part.clone().prop_map(|(cpu, space, first, count)| Op::Home { cpu, space, first, count }),
         5 => part.clone().prop_map(|(cpu, space, first, count)| Op::SwapOut { cpu, space, first, count }),
         4 => (part.clone(), 0..3_u8, 0..DEVICES).prop_map(|((cpu, space, first, count), phase, device)| {

@@ -4,14 +4,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use ferry_mm::frame::{AnyFrame, DeviceId};
 use ferry_mm::inject::Step;
 use ferry_mm::machine::CpuId;
-use ferry_mm::migrate::{Held, Invalid, MigrateError, Report};
+use ferry_mm::migrate::{Held, Invalid, MigrateError, MigrateOptions, Report};
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
 use ferry_mm::space::{FaultError, MapError, Pin, Protection, Space};
 use ferry_mm::swap::SwapOutError;
 use ferry_sim::{AccessError, Expected, Sim, Transfer, World, audit_with};
 
+use super::mirror::{Mirror, device_access};
 use super::model::{Model, disturb, drain_all, is_one_area, own};
-use super::operation::{Op, PROTECTIONS};
+use super::operation::{How, Op, PROTECTIONS};
 use super::{CPUS, PAGES, SPACES, WORDS};
 use crate::support::{at, pages};
 
@@ -28,6 +29,7 @@ pub struct Run<'w> {
     pub(super) model: Arc<Mutex<Model>>,
     pub(super) spaces: [Option<Space<'w, Sim>>; SPACES],
     pub(super) pins: Vec<PinModel<'w>>,
+    pub(super) mirrors: [Option<Mirror>; SPACES],
 }
 
 fn without_used(raw: RawEntry) -> RawEntry {
@@ -40,7 +42,7 @@ impl<'w> Run<'w> {
         let model = Arc::new(Mutex::new(Model { choices: seed, ..Model::default() }));
         let watched = model.clone();
         world.sim().watch(move |sim, _| disturb(sim, &watched));
-        let mut run = Self { world, model, spaces: [None; SPACES], pins: Vec::new() };
+        let mut run = Self { world, model, spaces: [None; SPACES], pins: Vec::new(), mirrors: Default::default() };
         for space in 0..SPACES {
             run.recreate(space);
         }
@@ -123,6 +125,9 @@ impl<'w> Run<'w> {
             (FaultError::Forbidden(..), Some(there)) => assert!(!there.protection.contains(needed)),
             (FaultError::OutOfMemory(_), Some(there)) => {
                 assert!(there.protection.contains(needed) && (struck || out_of_memory), "{error}, struck: {struck}");
+            }
+            (FaultError::OverLimit(_), Some(there)) => {
+                assert!(there.protection.contains(needed) && self.is_at_limit(space), "{error}");
             }
             (FaultError::PinnedOnDevice(_), Some(there)) => {
                 let on_device = |pinned: &PinModel<'_>| matches!(pinned.pin.frame(), AnyFrame::Device(_));
@@ -223,10 +228,17 @@ impl<'w> Run<'w> {
         }
     }
 
-    fn to_device(&self, cpu: usize, space: usize, first: usize, count: usize, device: u8) {
+    fn to_device(&self, cpu: usize, space: usize, (first, count): (usize, usize), device: u8, how: How) {
         let Some(handle) = self.spaces[space] else { return };
         let range = pages(first as u64, count as u64);
-        let (result, struck) = self.on(cpu, || handle.migrate_to_device(range, DeviceId::new(device).unwrap()));
+        let initiator = how.is_initiated.then(|| self.initiator(space, first, count)).flatten();
+        let options = MigrateOptions { initiator, busy: how.busy, foreign: how.foreign };
+        let device = DeviceId::new(device).unwrap();
+        let (result, struck) = self.on(cpu, || handle.migrate_to_device_with(range, device, options));
+        if struck {
+            // Of another device's page, on its way home.
+            self.find_lost(space, handle);
+        }
         if !self.check_migrate_error(&result, (space, first, count), struck) {
             self.check_report(result.unwrap(), count);
         }
@@ -321,6 +333,7 @@ impl<'w> Run<'w> {
     pub fn audit(&self, open_batch: bool) {
         let pins = self.pins.iter().map(|pinned| pinned.pin.frame()).collect();
         audit_with(self.world, &Expected { open_batch, pins }).unwrap();
+        self.check_mirrors();
     }
 
     /// A pinned page stays in its frame for as long as it is mapped.
@@ -359,9 +372,20 @@ impl<'w> Run<'w> {
             }
             Op::Store { cpu, page, word, value, bytes } => self.store(cpu, page, word, value, bytes),
             Op::Load { cpu, page, word } => self.load(cpu, page, word),
-            Op::ToDevice { cpu, space, first, count, device } => {
-                self.to_device(cpu, space, first, count.min(PAGES - first), device);
+            Op::ToDevice { cpu, space, first, count, device, how } => {
+                self.to_device(cpu, space, (first, count.min(PAGES - first)), device, how);
             }
+            Op::Mirror { space, first, count, device } => {
+                self.mirror(space, first..PAGES.min(first + count), device);
+            }
+            Op::RangeFault { cpu, space, first, count, want } => {
+                self.range_fault(cpu, space, first..PAGES.min(first + count), want);
+            }
+            Op::MakeExclusive { cpu, space, page } => self.make_exclusive(cpu, space, page),
+            Op::DeviceAccess { space, page, word, store } => {
+                device_access(self.sim(), &mut self.model(), space, page, word, store);
+            }
+            Op::Limit { space, more } => self.limit(space, more),
             Op::Home { cpu, space, first, count } => self.home(cpu, space, first, count.min(PAGES - first)),
             Op::TakeAndDrop { cpu, space, first, count, phase, device } => {
                 self.take_and_drop(cpu, space, (first, count.min(PAGES - first)), phase, device);

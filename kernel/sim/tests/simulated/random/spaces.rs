@@ -1,5 +1,5 @@
 //! The operations on whole spaces and areas: who is in which, what is mapped, forks.
-use ferry_mm::space::{MapError, Protection};
+use ferry_mm::space::{ForkError, MapError, Protection};
 
 use super::model::{PageModel, drain_all};
 use super::run::Run;
@@ -39,7 +39,20 @@ impl Run<'_> {
         if let Some(old) = self.spaces[space].take() {
             old.destroy().unwrap();
         }
+        self.end_mirror(space);
         self.model().spaces[space] = Default::default();
+    }
+
+    /// Limits the pages of a space to `more` than it has.
+    pub(super) fn limit(&self, space: usize, more: u64) {
+        if let Some(handle) = self.spaces[space] {
+            handle.set_limit(handle.resident().charged().saturating_add(more));
+        }
+    }
+
+    /// Whether a page that is new to a space would be one too many.
+    pub(super) fn is_at_limit(&self, space: usize) -> bool {
+        self.spaces[space].is_some_and(|handle| handle.resident().charged() >= handle.limit())
     }
 
     /// The next space becomes a child of `space`.
@@ -53,6 +66,7 @@ impl Run<'_> {
         let free = self.world.manager().memory().free(self.sim()) as usize;
         let (forked, struck) = self.on(cpu, || parent.fork());
         match forked {
+            Err(ForkError::OverLimit) => assert!(parent.resident().charged() > parent.limit()),
             Err(error) => {
                 drop(model);
                 // Four tables at most, two of level 1, and a copy of each page that is pinned.
