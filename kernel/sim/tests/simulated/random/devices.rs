@@ -2,9 +2,9 @@
 use ferry_mm::frame::{AnyFrame, DeviceId};
 use ferry_mm::space::{Access, Leave, MapError, RelocateError, Term};
 
+use super::SPACES;
 use super::model::{PageModel, drain_all, is_one_area};
 use super::run::{PinModel, Run};
-use super::{SPACES, WORDS};
 use crate::support::{at, pages};
 
 impl Run<'_> {
@@ -73,6 +73,9 @@ impl Run<'_> {
                 RelocateError::Map(MapError::NotMapped(_)) => assert!(!there[from].iter().all(is_mapped)),
                 RelocateError::Map(MapError::Overlaps(_)) => assert!(there[to].iter().any(is_mapped)),
                 RelocateError::SeveralAreas(_) => assert!(!is_one_area(&there[from])),
+                RelocateError::Map(MapError::WrongKind(..)) => {
+                    assert!(empty && there[from].iter().flatten().any(|page| page.sharers.is_some()));
+                }
                 RelocateError::OutOfFrames => assert!(struck || self.world.manager().memory().free(self.sim()) < 3),
                 error => panic!("{error}"),
             }
@@ -83,7 +86,7 @@ impl Run<'_> {
             if empty {
                 model.births += 1;
                 let birth = model.births;
-                let fresh = PageModel { words: Box::new([0; WORDS]), lost: false, origin: source, birth, ..page };
+                let fresh = PageModel::fresh(page.protection, source, birth);
                 model.spaces[space][source] = Some(fresh);
             }
             assert!(model.spaces[space][target].replace(page).is_none(), "page {target} was mapped already");

@@ -4,6 +4,7 @@
 //! have cached, and devices read and write through the page tables of their own. Each CPU and the devices store to words of
 //! their own, so that the order between them does not matter.
 mod devices;
+mod lazy;
 mod mirror;
 mod model;
 mod operation;
@@ -40,6 +41,7 @@ fn run(seed: u64, frames: usize, slots: usize, chaotic: bool, ops: &[Op]) {
     let mut run = Run::new(&world, seed);
     for op in ops {
         run.apply(op);
+        run.settle();
         run.audit(false);
         run.check_pins();
         replay.check();

@@ -23,6 +23,8 @@ pub enum Op {
     Fork { cpu: usize, space: usize },
     Discard { cpu: usize, space: usize, first: usize, count: usize },
     Map { space: usize, first: usize, count: usize, protection: usize },
+    MapShared { cpu: usize, space: usize, first: usize, count: usize, protection: usize },
+    FreeLazily { cpu: usize, space: usize, first: usize, count: usize },
     Unmap { cpu: usize, space: usize, first: usize, count: usize },
     Protect { cpu: usize, space: usize, first: usize, count: usize, protection: usize },
     Store { cpu: usize, page: usize, word: usize, value: u64, bytes: usize },
@@ -71,6 +73,10 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => part.clone().prop_map(|(cpu, space, first, count)| Op::Discard { cpu, space, first, count: count.min(4) }),
         4 => (part.clone(), prop_oneof![3 => Just(0), 1 => protection.clone()])
             .prop_map(|((_, space, first, count), protection)| Op::Map { space, first, count, protection }),
+        1 => (part.clone(), protection.clone()).prop_map(|((cpu, space, first, count), protection)| {
+            Op::MapShared { cpu, space, first, count: count.min(3), protection }
+        }),
+        3 => part.clone().prop_map(|(cpu, space, first, count)| Op::FreeLazily { cpu, space, first, count }),
         2 => part.clone().prop_map(|(cpu, space, first, count)| Op::Unmap { cpu, space, first, count: count.min(4) }),
         3 => (part.clone(), protection).prop_map(|((cpu, space, first, count), protection)| {
             Op::Protect { cpu, space, first, count, protection }

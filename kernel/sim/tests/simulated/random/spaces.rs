@@ -3,7 +3,7 @@ use ferry_mm::space::{ForkError, MapError, Protection};
 
 use super::model::{PageModel, drain_all};
 use super::run::Run;
-use super::{CPUS, PAGES, SPACES, WORDS};
+use super::{CPUS, PAGES, SPACES};
 use crate::support::pages;
 
 impl Run<'_> {
@@ -104,10 +104,14 @@ impl Run<'_> {
             assert_eq!(discarded, Err(MapError::NotMapped(range)));
             return;
         }
+        if part.iter().flatten().any(|page| page.sharers.is_some()) {
+            assert!(matches!(discarded, Err(MapError::WrongKind(..))), "{discarded:?}");
+            return;
+        }
         discarded.unwrap();
         for page in part.iter_mut().flatten() {
             births += 1;
-            *page = PageModel { words: Box::new([0; WORDS]), lost: false, birth: births, ..*page };
+            *page = PageModel::fresh(page.protection, page.origin, births);
         }
         model.births = births;
     }
@@ -125,7 +129,7 @@ impl Run<'_> {
         mapped.unwrap();
         for (origin, page) in (first..).zip(part) {
             births += 1;
-            *page = Some(PageModel { protection, words: Box::new([0; WORDS]), lost: false, origin, birth: births });
+            *page = Some(PageModel::fresh(protection, origin, births));
         }
         model.births = births;
     }
