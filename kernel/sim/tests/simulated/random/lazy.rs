@@ -23,7 +23,9 @@ impl Run<'_> {
             assert!(matches!(freed, Err(MapError::WrongKind(..))), "{freed:?}");
         } else {
             freed.unwrap();
-            part.iter_mut().flatten().for_each(|page| page.if_dropped = Some(Box::new([0; WORDS])));
+            for page in part.iter_mut().flatten() {
+                *page = PageModel { if_dropped: Some(Box::new([0; WORDS])), stored: false, ..page.clone() };
+            }
         }
     }
 
