@@ -91,7 +91,8 @@ pub struct Faulted {
 /// Why a request has no result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MirrorError {
-    /// There is no area, it may not be read, or the contents are lost (the peer suite: `-EFAULT`).
+    /// There is no area, it may not be read, the contents are lost, or the swap disk failed to read them (the peer suite:
+    /// `-EFAULT`).
     Fault(VirtAddr),
     /// The device wants to write where stores are forbidden (the peer suite: `-EPERM`).
     NotPermitted(VirtAddr),
