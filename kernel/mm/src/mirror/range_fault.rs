@@ -40,6 +40,8 @@ impl<M: Machine> Space<'_, M> {
     ///
     /// Holds no lock when it returns, and waits like the faults that it takes. A fault that moves a page tells this listener, too:
     /// the request then ends with [`MirrorError::Again`], and the next one finds the pages in place.
+    /// Where RAM has no room for all of them, they drive each other out, and every request ends so: whoever is told
+    /// [`MirrorError::Again`] again and again asks for fewer.
     ///
     /// # Errors
     /// See [`MirrorError`]. Pages that were faulted in stay; the entries then mean nothing.

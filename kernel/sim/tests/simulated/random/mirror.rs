@@ -155,8 +155,12 @@ impl Run<'_> {
                 Err(error) => return self.check_mirror_error(space, want, error, struck),
             }
         }
+        // More pages than RAM has room for drive each other out. One at a time they are found.
+        if end - first > 1 {
+            return self.range_fault(cpu, space, first..first + 1, want);
+        }
         let is_kept = self.pins.iter().any(|pinned| matches!(pinned.pin.frame(), AnyFrame::Device(_)));
-        assert!(is_kept, "the pages are never found in place");
+        assert!(is_kept, "the page is never found in place");
     }
 
     fn check_mirror_error(&self, space: usize, want: Want, error: MirrorError, struck: bool) {
