@@ -43,7 +43,7 @@ static ATTACHED: Once<Result<Option<Disk>, DiskProblem>> = Once::new();
 /// There is a disk that cannot be used.
 ///
 /// # Panics
-/// As [`find`].
+/// As [`find()`].
 pub fn attach() -> Result<Option<Disk>, DiskProblem> {
     let attach = || {
         let disk = find()?;

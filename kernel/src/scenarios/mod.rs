@@ -1,9 +1,9 @@
 //! Scenarios: small programs that each show one thing, to be watched in the report.
 //!
-//! A scenario says where each step of its story begins ([`step`]), touches memory byte by byte ([`store`], [`load`]), and checks
+//! A scenario says where each step of its story begins (`step`), touches memory byte by byte (`store`, `load`), and checks
 //! what it reads. The story itself is told on the host, beside the timeline (`boot/runner/src/report/stories`).
 //!
-//! All of them work on a few pages from [`START`] on, so that every page has room on a screen.
+//! All of them work on a few pages from `START` on, so that every page has room on a screen.
 #![forbid(unsafe_code)]
 mod copy_on_write;
 mod error;

@@ -4,7 +4,7 @@
 //!   kind[n] u8 │ cpu[n] u8 │ pad to 4 │ time[n] u32 │ a[n] │ b[n] │ c[n] │ d[n] │ e[n] │ f[n]   u32 each, little-endian
 //! ```
 //!
-//! What the operands of each kind mean stands beside its number in [`encode`]; `data.js` has the same list. A page number has up
+//! What the operands of each kind mean stands beside its number in `encode`; `data.js` has the same list. A page number has up
 //! to 36 bits: its low 32 are one operand, the rest are the bits from 16 on of the next, below which is a space or an offset.
 use ferry_protocol::trace::{Access, Event, Frame, Phase, Record};
 

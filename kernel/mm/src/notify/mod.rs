@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Invariants:
-//! 1. Every path that weakens a present entry, or takes a `Device` or `Exclusive` entry away, holds an [`Announcement`] over the
+//! 1. Every path that weakens a present entry, or takes a `Device` or `Exclusive` entry away, holds an `Announcement` over the
 //!    page from before it takes the lock of the areas until after its flush (R12, R13).
 //! 2. Listeners are called without any lock of the memory manager. (One exception is the caller's own: a batch that the
 //!    announcing CPU holds open keeps its areas, shared.)

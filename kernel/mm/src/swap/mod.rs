@@ -15,7 +15,7 @@
 //! 4. A disk error is the error of the access that needed the page; nothing is lost by it, and it may be tried again.
 //! 5. A disk is attached once and stays.
 //!
-//! In reading order: [`disk`], [`map`], [`cache`], [`fault`], [`out`], [`reclaim`].
+//! In reading order: `disk`, `map`, `cache`, `fault`, `out`, `reclaim`.
 mod cache;
 mod disk;
 mod fault;

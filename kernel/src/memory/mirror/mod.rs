@@ -9,8 +9,8 @@
 //!   somebody weakens an entry ─▶ Listener::invalidate: device entries cleared, command Invalidate, waited for
 //! ```
 //!
-//! In reading order: [`context`] (one space on one device: page table and listener), [`service`] (requests and answers),
-//! [`buffer`] (device memory that operations fill and empty).
+//! In reading order: `context` (one space on one device: page table and listener), `service` (requests and answers),
+//! `buffer` (device memory that operations fill and empty).
 //!
 //! Invariants:
 //! 1. An entry is written into a device page table only under the table's lock and only while the listener's sequence has not
