@@ -74,6 +74,29 @@ fn one_flush_per_call_names_the_cpus_of_the_space() {
     world.assert_all_free();
 }
 
+/// R14: no CPU caches what is not present, so going from one such kind to another, or becoming present, owes nothing.
+#[test]
+fn what_was_not_present_is_not_flushed() {
+    let world = small().build();
+    let space = space_of(&world, 8);
+    let flushes = || world.sim().take_flushes().len();
+    drop(space.collect(pages(0, 8), DEVICE).unwrap());
+    assert_eq!(flushes(), 0, "empty pages were taken and given back");
+    assert_eq!(space.migrate_to_device(pages(0, 8), DEVICE).unwrap().moved, 8);
+    assert_eq!(flushes(), 0, "empty pages went to the device");
+    assert_eq!(page(world.cpu(1), 0), zeros());
+    assert_eq!(flushes(), 0, "a page came home by fault");
+    assert_eq!(space.migrate_to_system(pages(1, 5)).unwrap().moved, 5);
+    assert_eq!(flushes(), 0, "pages came home by call");
+    let child = space.fork().unwrap();
+    flushes();
+    assert_eq!(world.manager().evict_device(DEVICE).unwrap().returned, 2);
+    assert_eq!(flushes(), 0, "pages came home for two spaces");
+    assert_eq!(present(child, 7).0, present(space, 7).0);
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
 #[test]
 fn a_long_range_is_flushed_as_a_whole() {
     let world = small().frames(256).device(0).build();
@@ -125,6 +148,26 @@ fn empty_and_zero_pages_move_without_a_frame_or_a_copy() {
     }
     audit(&world).unwrap();
     world.assert_all_free();
+}
+
+/// An empty page has no leave of its own to keep: it comes home with that of its area.
+#[test]
+fn an_untouched_page_comes_home_as_writable_as_its_area() {
+    for (protection, writable) in [(Protection::READ_WRITE, true), (Protection::READ, false)] {
+        let world = small().build();
+        let space = space_of(&world, 4);
+        space.protect(pages(0, 4), protection).unwrap();
+        // Page 0 is the zero page, page 1 is empty.
+        assert_eq!(page(world.cpu(0), 0), zeros());
+        assert_eq!(space.migrate_to_device(pages(0, 4), DEVICE).unwrap().moved, 4);
+        for number in [0, 1] {
+            assert_eq!(on_device(space, number).1, writable);
+            assert_eq!(page(world.cpu(1), number), zeros());
+            assert_eq!(present(space, number).1.contains(LeafFlags::WRITABLE), writable);
+        }
+        audit(&world).unwrap();
+        world.assert_all_free();
+    }
 }
 
 #[test]

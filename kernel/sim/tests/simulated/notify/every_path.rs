@@ -25,6 +25,19 @@ fn on_the_device() -> (&'static World, Space<'static, Sim>) {
     (world, space)
 }
 
+/// The same with every page in the memory of a coherent device, where both CPUs have it cached.
+fn in_coherent_memory() -> (&'static World, Space<'static, Sim>) {
+    let world = forever(with_coherent());
+    let space = space_of(world, 8);
+    fill(world.cpu(0), 8);
+    assert_eq!(space.migrate_to_device(pages(0, 8), COHERENT).unwrap().moved, 8);
+    for number in 0..8 {
+        world.cpu(0).store(at(number, 0), &contents(number)[..8]).unwrap();
+        world.cpu(1).store(at(number, 8), &contents(number)[8..16]).unwrap();
+    }
+    (world, space)
+}
+
 /// The same with every page shared with a child; CPU 1 is in the child.
 fn shared() -> (&'static World, Space<'static, Sim>, Space<'static, Sim>) {
     let (world, space) = warm();
@@ -193,6 +206,25 @@ fn home_by_eviction() {
         assert_eq!(world.manager().evict_device(DEVICE).unwrap().returned, 8);
     });
     assert_eq!(both.reasons(), [InvalidationReason::Migrate]);
+    world.assert_all_free();
+}
+
+#[test]
+fn home_from_coherent_memory() {
+    let (world, space) = in_coherent_memory();
+    expect_told(world, space, 2, InvalidationReason::Migrate, || {
+        assert_eq!(space.migrate_to_system(pages(0, 8)).unwrap().moved, 8);
+    });
+    world.assert_all_free();
+    let (world, space) = in_coherent_memory();
+    expect_told(world, space, 2, InvalidationReason::Migrate, || {
+        assert_eq!(world.manager().evict_device(COHERENT).unwrap().returned, 8);
+    });
+    world.assert_all_free();
+    let (world, space) = in_coherent_memory();
+    expect_told(world, space, 2, InvalidationReason::Migrate, || {
+        drop(space.pin(at(2, 0), Access::Write, Term::Long).unwrap());
+    });
     world.assert_all_free();
 }
 

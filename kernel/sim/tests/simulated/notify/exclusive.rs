@@ -79,11 +79,13 @@ fn a_load_and_a_store_take_it_back_and_tell_the_owner() {
     for access in [Access::Read, Access::Write] {
         let taken = taken();
         assert_eq!(taken.owner.reasons(), []);
+        taken.world.sim().take_flushes();
         expect_told(taken.world, taken.space, 2, InvalidationReason::Exclusive, || match access {
             Access::Write => taken.world.cpu(1).store(at(2, 0), &contents(2)[..8]).unwrap(),
             _ => assert_eq!(taken.world.cpu(1).read::<8>(at(2, 0)).unwrap()[..], contents(2)[..8]),
         });
         assert_eq!(taken.owner.reasons(), [InvalidationReason::Exclusive]);
+        assert_eq!(taken.world.sim().take_flushes(), [], "no CPU had it");
         let flags = present(taken.space, 2).1;
         assert!(flags.contains(LeafFlags::WRITABLE | LeafFlags::DIRTY), "the device may have stored: {flags:?}");
         taken.expect_stored();

@@ -2,6 +2,7 @@
 mod every_path;
 mod exclusive;
 mod giving_way;
+mod latecomers;
 mod livelock;
 mod mirror;
 mod sequence;

@@ -64,6 +64,11 @@ impl Witness {
         std::mem::take(&mut self.told.lock().unwrap())
     }
 
+    /// Whether it was told anything since.
+    pub fn was_told(&self) -> bool {
+        !self.told.lock().unwrap().is_empty()
+    }
+
     /// The reasons, in order.
     pub fn reasons(&self) -> Vec<InvalidationReason> {
         self.take().iter().map(|told| told.event.reason).collect()
@@ -127,7 +132,7 @@ pub fn expect_told(
     let flushes = flushed.clone();
     world.sim().watch(move |sim, moment| {
         if seat.read(sim) != before {
-            assert!(!watching.told.lock().unwrap().is_empty(), "{reason:?}: the entry changed and nobody was told");
+            assert!(watching.was_told(), "{reason:?}: the entry changed and nobody was told");
         }
         if moment == Moment::Flush {
             flushes.fetch_add(1, Ordering::Relaxed);
