@@ -9,6 +9,7 @@ mod defects;
 mod every_kind;
 mod eviction;
 mod faults;
+mod in_flight;
 mod injection;
 mod kinds;
 mod lessons;

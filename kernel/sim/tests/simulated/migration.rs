@@ -6,7 +6,7 @@ use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
 use ferry_mm::page_table::flush::FlushScope;
 use ferry_mm::space::{Protection, Residency};
 use ferry_mm::stats::Reason;
-use ferry_sim::audit;
+use ferry_sim::{Moment, audit};
 
 use crate::support::*;
 
@@ -137,7 +137,9 @@ fn empty_and_zero_pages_move_without_a_frame_or_a_copy() {
     world.cpu(0).read::<1>(at(1, 0)).unwrap();
     world.cpu(0).store(at(2, 0), &[1]).unwrap();
     let free = world.manager().census().free_frames;
+    world.sim().watch(|_, moment| assert_ne!(moment, Moment::Copy, "zeros are not copied"));
     assert_eq!(space.migrate_to_device(pages(0, 2), DEVICE).unwrap().moved, 2);
+    world.sim().unwatch();
     assert!(world.manager().census().free_frames >= free - 1, "at most a table was needed");
     assert_eq!(space.resident(), Residency { ram: 1, device: 2, ..Residency::default() });
     audit(&world).unwrap();

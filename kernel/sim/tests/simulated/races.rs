@@ -2,9 +2,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ferry_mm::frame::AnyFrame;
 use ferry_mm::machine::Machine;
-use ferry_mm::space::Protection;
-use ferry_sim::{Chaos, World, audit};
+use ferry_mm::page_table::entry::{Entry, RawEntry};
+use ferry_mm::space::{Access, Protection, Space, Term};
+use ferry_sim::{Chaos, Sim, World, audit};
 
 use crate::support::*;
 
@@ -154,4 +156,50 @@ fn threads_lose_no_store_while_pages_come_and_go() {
     });
     audit(&world).unwrap();
     world.assert_all_free();
+}
+
+/// R29: whoever finds the entry on the way home finds the contents behind it.
+#[test]
+fn a_device_frame_keeps_its_contents_for_as_long_as_an_entry_names_it() {
+    let ways: [fn(&World, Space<'_, Sim>); 4] = [
+        |world, _| world.cpu(0).store(at(2, 9), &[1]).unwrap(),
+        |_, space| assert_eq!(space.migrate_to_system(pages(0, 4)).unwrap().moved, 4),
+        |world, _| {
+            [DEVICE, COHERENT]
+                .map(|device| world.manager().evict_device(device).unwrap().busy)
+                .iter()
+                .for_each(|busy| assert_eq!(*busy, 0))
+        },
+        |_, space| drop(space.pin(at(2, 0), Access::Read, Term::Long).unwrap()),
+    ];
+    for (device, way) in [DEVICE, COHERENT].into_iter().flat_map(|device| ways.map(|way| (device, way))) {
+        let world = with_coherent().build();
+        let parent = space_of(&world, 4);
+        fill(world.cpu(0), 4);
+        let child = parent.fork().unwrap();
+        assert_eq!(parent.migrate_to_device(pages(0, 4), device).unwrap().moved, 4);
+        let slots = [parent, child].map(|space| space.path(at(2, 0)).leaf().unwrap().slot);
+        let looks = Arc::new(AtomicU64::new(0));
+        let count = looks.clone();
+        world.sim().watch(move |sim, _| {
+            for slot in slots {
+                let offset = usize::from(slot.index()) * 8;
+                let word = sim.bytes(slot.table().into())[offset..offset + 8].try_into().unwrap();
+                let named = match RawEntry(u64::from_le_bytes(word)).decode() {
+                    Entry::Present { frame, .. } => Some(sim.frame_at(frame)),
+                    entry => entry.frame(),
+                };
+                if let Some(frame @ AnyFrame::Device(_)) = named {
+                    assert!(sim.bytes(frame)[..] == contents(2)[..], "{frame} was cleared too early");
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        way(&world, parent);
+        world.sim().unwatch();
+        assert!(looks.load(Ordering::Relaxed) > 0);
+        assert!(in_ram(&world, parent, 2));
+        audit(&world).unwrap();
+        world.assert_all_free();
+    }
 }

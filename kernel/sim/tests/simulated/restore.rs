@@ -1,4 +1,5 @@
 //! A batch that is dropped gives every page back, bit for bit, whatever phase it is in.
+use ferry_mm::inject::Step;
 use ferry_mm::machine::Machine;
 use ferry_mm::migrate::Held;
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
@@ -90,6 +91,58 @@ fn every_phase_restores_every_entry_bit_for_bit() {
         audit(&world).unwrap();
         for number in 0..6 {
             assert_eq!(page(world.cpu(1), number), contents(number), "{phase:?}");
+        }
+        world.assert_all_free();
+    }
+}
+
+/// Why pages of a migration stay after the entries of another space were taken, too.
+#[derive(Clone, Copy, Debug)]
+enum Stays {
+    /// This step fails for page 2.
+    Fails(Step, Reason),
+    Dropped(Phase),
+}
+
+#[test]
+fn a_shared_page_that_stays_is_given_back_to_every_space() {
+    let causes = [
+        Stays::Fails(Step::Copy, Reason::CopyFailed),
+        Stays::Fails(Step::DeviceAlloc, Reason::DeviceFull),
+        Stays::Dropped(Phase::Unmapped),
+        Stays::Dropped(Phase::Copied),
+    ];
+    for cause in causes {
+        let world = small().build();
+        let parent = space_of(&world, 8);
+        fill(world.cpu(0), 8);
+        let child = parent.fork().unwrap();
+        child.protect(pages(2, 1), Protection::empty()).unwrap();
+        world.cpu(1).enter(child);
+        let before = [entries(parent), entries(child)];
+        let stayed = match cause {
+            Stays::Fails(step, reason) => {
+                world.manager().injector().arm(step, 3);
+                let report = parent.migrate_to_device(pages(0, 8), DEVICE).unwrap();
+                assert_eq!((report.moved, report.stayed.count(reason)), (7, 1), "{cause:?}");
+                2..3
+            }
+            Stays::Dropped(phase) => {
+                take_and_drop(&world, parent, phase, || {
+                    let taken = |raw: &RawEntry| matches!(raw.decode(), Entry::Migrating { .. });
+                    assert!(entries(child).iter().all(taken), "{cause:?}");
+                });
+                0..8
+            }
+        };
+        audit(&world).unwrap();
+        for (space, before) in [parent, child].into_iter().zip(&before) {
+            assert_eq!(entries(space)[stayed.clone()], before[stayed.clone()], "{cause:?}");
+        }
+        child.protect(pages(2, 1), Protection::READ_WRITE).unwrap();
+        for number in 0..8 {
+            assert_eq!(page(world.cpu(0), number), contents(number), "{cause:?}");
+            assert_eq!(page(world.cpu(1), number), contents(number), "{cause:?}");
         }
         world.assert_all_free();
     }

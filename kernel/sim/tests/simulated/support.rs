@@ -26,6 +26,11 @@ pub fn with_coherent() -> Builder {
     small().coherent_device(32)
 }
 
+/// A world that lives as long as the test program, for a listener or a watcher who looks into it.
+pub fn forever(builder: Builder) -> &'static World {
+    Box::leak(Box::new(builder.build()))
+}
+
 /// Pages `first..first + pages`, counted from [`BASE`].
 pub fn pages(first: u64, pages: u64) -> PageRange {
     PageRange::covering(at(first, 0), pages * PAGE_BYTES).unwrap()

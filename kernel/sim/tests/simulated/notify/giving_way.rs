@@ -10,7 +10,6 @@ use ferry_mm::space::{ForkError, Leave, MapError, Protection, RelocateError, Spa
 use ferry_mm::stats::Reason;
 use ferry_sim::{Moment, Sim, World, audit};
 
-use super::watching::*;
 use crate::support::*;
 
 /// Lets CPU 1 run `change` in a thread of its own while a migration of pages 0 to 7 is open on CPU 0; returns how the

@@ -6,14 +6,9 @@ use ferry_mm::frame::{AnyFrame, DeviceId};
 use ferry_mm::notify::{Invalidation, InvalidationReason, Listener, ListenerId, Watch};
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
 use ferry_mm::space::Space;
-use ferry_sim::{Builder, Moment, Sim, World, audit};
+use ferry_sim::{Moment, Sim, World, audit};
 
 use crate::support::*;
-
-/// A world that lives as long as the test program: a listener looks into it.
-pub fn forever(builder: Builder) -> &'static World {
-    Box::leak(Box::new(builder.build()))
-}
 
 /// What a listener was told, and how the page that it watches stood at that moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
