@@ -115,7 +115,12 @@ impl Context {
                 };
             }
         };
-        match self.fault_in(range, want) {
+        let found = match self.fault_in(range, want) {
+            // Where RAM has no room for all of them, they drive each other out. The device goes on with the first one.
+            Err(MirrorProblem::Restless(_)) if range.pages() > 1 => self.fault_in(range.part(0, 1), want),
+            found => found,
+        };
+        match found {
             // What is restless is looked at again when the device asks again.
             Ok(()) | Err(MirrorProblem::Restless(_)) => Verdict::Retry,
             Err(MirrorProblem::Pages(MirrorError::Fault(_))) => Verdict::Fault,
