@@ -2,20 +2,21 @@
 //!
 //! | level | lock | protects | while it is held |
 //! |---|---|---|---|
-//! | 1 | [`Level::Spaces`] | which address spaces exist | anything below |
-//! | 2 | [`Level::Areas`] | the areas of one space; shared by faults and migrations | anything below; the heap |
-//! | 3 | [`Level::PageTable`] | the entries of one level-1 table | entry accesses, flushes; no allocation |
-//! | 4 | [`Level::Frames`] | the free lists of RAM | nothing else |
-//! | 4 | [`Level::DeviceFrames`] | the free list of one device | nothing else |
-//! | 4 | [`Level::Listeners`] | the tables of listeners and of open migrations | nothing else |
-//! | 4 | [`Level::Swap`] | the swap map | nothing else |
+//! | 1 | [`Level::Areas`] | the areas of one space; shared by faults and migrations | anything below; the heap |
+//! | 2 | [`Level::PageTable`] | the entries of one level-1 table | entry accesses, flushes; no allocation |
+//! | 3 | [`Level::Spaces`] | which address spaces exist | nothing else |
+//! | 3 | [`Level::Frames`] | the free lists of RAM | nothing else |
+//! | 3 | [`Level::DeviceFrames`] | the free list of one device | nothing else |
+//! | 3 | [`Level::Listeners`] | the tables of listeners and of open migrations | nothing else |
+//! | 3 | [`Level::Swap`] | the swap map | nothing else |
 //!
 //! Invariants:
 //! 1. A CPU takes locks in ascending level, and waits for at most one of a level. Two page tables are never locked at once.
 //!    Areas of other spaces are only tried ([`SharedLock::try_read`]); a fork takes its child's beside its own ([`SharedLock::write_beside`]).
 //! 2. Whoever waits for a lock calls [`Machine::relax`], so it serves shootdowns and cannot deadlock with a flush.
-//! 3. The lock of a frame (`Descriptor::try_lock`) is not in this table: it is only ever tried,
-//!    but for one place that names its reason (`Space::unmap` of a page on a device).
+//! 3. The lock of a frame (`Descriptor::try_lock_page`) is not in this table: it is only ever tried, but where a space lets go
+//!    of a page on a device, of one in the swap cache or of the last mapping of a frame, each of which says why that wait ends.
+//! 4. A CPU that holds a migration open asks for no areas exclusively (`MemoryManager::holds_migration_open`).
 //!
 //! With the feature `lock-order`, each acquire asserts rule 1 and each CPU counts what it holds, so that a
 //! test can find a lock that was left behind.
@@ -25,16 +26,16 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::machine::Machine;
 
-/// The kinds of locks, outermost first.
+/// The kinds of locks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
-    /// The table of address spaces.
-    Spaces,
     /// The areas of a space.
     Areas,
     /// A level-1 page table.
     PageTable,
+    /// The table of address spaces.
+    Spaces,
     /// The free lists of RAM frames.
     Frames,
     /// The free list of a device's frames.
@@ -50,10 +51,9 @@ impl Level {
     #[cfg(feature = "lock-order")]
     const fn rank(self) -> u32 {
         match self {
-            Self::Spaces => 0,
-            Self::Areas => 1,
-            Self::PageTable => 2,
-            Self::Frames | Self::DeviceFrames | Self::Listeners | Self::Swap => 3,
+            Self::Areas => 0,
+            Self::PageTable => 1,
+            Self::Spaces | Self::Frames | Self::DeviceFrames | Self::Listeners | Self::Swap => 2,
         }
     }
 }
@@ -64,7 +64,7 @@ impl Level {
 #[derive(Debug, Default)]
 pub struct HeldLocks {
     #[cfg(feature = "lock-order")]
-    ranks: [AtomicU32; 4],
+    ranks: [AtomicU32; 3],
 }
 
 impl HeldLocks {
@@ -72,7 +72,7 @@ impl HeldLocks {
     pub const fn new() -> Self {
         Self {
             #[cfg(feature = "lock-order")]
-            ranks: [const { AtomicU32::new(0) }; 4],
+            ranks: [const { AtomicU32::new(0) }; 3],
         }
     }
 

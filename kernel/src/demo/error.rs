@@ -8,7 +8,7 @@ use core::fmt;
 use ferry_device::driver::DeviceError;
 use ferry_mm::address::RangeError;
 use ferry_mm::migrate::MigrateError;
-use ferry_mm::space::{CreateError, MapError, StillEntered};
+use ferry_mm::space::{CreateError, DestroyError, MapError};
 use ferry_mm::stats::Reason;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::link::Stage;
@@ -42,7 +42,7 @@ pub enum DemoError {
     /// So many pages did not come home when they were called, for this reason.
     StayedAway(u64, Reason),
     /// The address space cannot be torn down.
-    TearDown(StillEntered),
+    TearDown(DestroyError),
     /// The host did not answer.
     NoAnswer(NoAnswer),
     /// The host says that the checkpoint does not hold.

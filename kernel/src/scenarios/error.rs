@@ -5,7 +5,7 @@ use core::fmt;
 use ferry_device::driver::DeviceError;
 use ferry_mm::address::RangeError;
 use ferry_mm::migrate::MigrateError;
-use ferry_mm::space::{CreateError, FaultError, ForkError, MapError, StillEntered};
+use ferry_mm::space::{CreateError, DestroyError, FaultError, ForkError, MapError};
 use ferry_mm::swap::SwapOutError;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) enum ScenarioError {
     /// A page was not pinned.
     Pin(FaultError),
     /// A space cannot be removed.
-    TearDown(StillEntered),
+    TearDown(DestroyError),
     /// Other pages moved than must.
     Moved { moved: u64, expected: u64 },
     /// A page holds another byte than it must.

@@ -35,7 +35,8 @@ impl<M: Machine> Drop for LockedFrame<'_, M> {
 impl<M: Machine> MemoryManager<M> {
     /// Tries to lock a frame that holds a page.
     pub(crate) fn try_lock_frame(&self, frame: AnyFrame) -> Option<LockedFrame<'_, M>> {
-        self.any_descriptor(frame).try_lock_page().then_some(LockedFrame { manager: self, frame })
+        // Made only where the lock was taken: dropping one gives it back.
+        self.any_descriptor(frame).try_lock_page().then(|| LockedFrame { manager: self, frame })
     }
 
     /// Drops `count` references to a frame, and frees it with the last.

@@ -13,8 +13,9 @@
 //! 1. Kind, order and list link of a free frame: the free-list lock of its allocator.
 //! 2. Mappings and reverse map: whoever adds a mapping holds one already, under the exclusive areas of its space; whoever
 //!    removes one owned it; a migration, which moves all of them, holds the frame's own lock and every entry.
-//! 3. The LOCKED bit is the frame's own lock. A migration tries it and gives the page up where it is taken;
-//!    nobody waits for it while holding anything. On a table frame the same bit is the lock of the page table.
+//! 3. The LOCKED bit is the frame's own lock. A migration tries it and gives the page up where it is taken; who waits for it,
+//!    and why that ends, is in [`crate::lock`]. While it is held the frame does not lose its last mapping by another hand, so it
+//!    is not freed. On a table frame the same bit is the lock of the page table.
 //! 4. The UNWANTED bit says that a page's contents need not be kept unless an entry is dirty. Set under the lock of the table
 //!    of its only entry; gone with the last mapping.
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -243,10 +244,11 @@ impl Descriptor {
     /// The same for a page of `kind`.
     #[inline]
     pub(crate) fn map_as(&self, kind: FrameKind, origin: Origin, mappings: u32) {
-        self.change_kind(kind);
         self.reverse_map.store(MAPPED | origin.0, Ordering::Relaxed);
         self.references.store(mappings, Ordering::Relaxed);
         self.mappings.store(mappings, Ordering::Release);
+        // Last: from now on somebody may lock the frame who found it by its number.
+        self.change_kind(kind);
     }
 
     /// Origin and number of mappings of a frame that is mapped.
@@ -272,6 +274,25 @@ impl Descriptor {
             self.reverse_map.store(0, Ordering::Relaxed);
             self.change_kind(FrameKind::Owned);
         }
+    }
+
+    /// Removes one mapping, whose entry is gone, of a frame that is not in the swap cache; its reference stays with the caller.
+    /// `false` where it is the last one and somebody has the frame's lock: for whom the frame must go on holding its page.
+    pub(crate) fn try_remove_mapping(&self) -> bool {
+        let all_but_one = |mappings| if mappings > 1 { Some(mappings - 1) } else { None };
+        if self.mappings.fetch_update(Ordering::AcqRel, Ordering::Acquire, all_but_one).is_ok() {
+            return true;
+        }
+        // The last one, and nobody can add any: only the space could that has lost it.
+        let state = self.state.load(Ordering::Relaxed);
+        let unlocked = state & !LOCKED;
+        let owned = FrameKind::Owned as u32;
+        if self.state.compare_exchange(unlocked, owned, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        self.reverse_map.store(0, Ordering::Relaxed);
+        self.mappings.store(0, Ordering::Release);
+        true
     }
 
     /// Puts a locked frame that holds a page into the swap cache, with its reference.
@@ -381,6 +402,27 @@ mod tests {
             descriptor.remove_mappings(1);
             assert!(descriptor.release(1));
             assert_eq!((descriptor.origin(), descriptor.kind()), (None, FrameKind::Owned));
+        }
+    }
+
+    #[test]
+    fn the_last_mapping_of_a_locked_frame_stays() {
+        for kind in [FrameKind::Anonymous, FrameKind::Shared] {
+            let descriptor = Descriptor::new();
+            descriptor.map_as(kind, Origin(7), 3);
+            assert!(descriptor.try_remove_mapping());
+            let locked = descriptor.try_lock_page();
+            assert_eq!(locked, kind == FrameKind::Anonymous, "a page of a shared area is never locked");
+            assert!(descriptor.try_remove_mapping(), "one of several");
+            if locked {
+                assert!(!descriptor.try_remove_mapping());
+                assert_eq!((descriptor.holding(), descriptor.kind()), ((Origin(7), 1), kind));
+                descriptor.unlock();
+            }
+            descriptor.set_unwanted();
+            assert!(descriptor.try_remove_mapping());
+            assert_eq!((descriptor.origin(), descriptor.mappings()), (None, 0));
+            assert!(descriptor.kind() == FrameKind::Owned && !descriptor.is_unwanted() && !descriptor.try_lock_page());
         }
     }
 

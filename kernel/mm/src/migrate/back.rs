@@ -34,6 +34,8 @@ pub enum BringHomeError {
     DeviceLost(DeviceId),
     /// The page is pinned in the device's memory, for short, and stays there.
     Pinned,
+    /// The page's frame is in the hands of a migration of a sharer that this very CPU holds open.
+    HeldHere,
 }
 
 impl From<OutOfFrames> for BringHomeError {
@@ -50,6 +52,7 @@ impl BringHomeError {
             Self::Lost => FaultError::Poisoned(address),
             Self::DeviceLost(device) => FaultError::DeviceLost(address, device),
             Self::Pinned => FaultError::PinnedOnDevice(address),
+            Self::HeldHere => FaultError::WaitsForItself(address),
         }
     }
 }

@@ -33,11 +33,21 @@ impl<'m, M: Machine> Space<'m, M> {
         self.collect_with(range, device, MigrateOptions::default())
     }
 
-    /// The same, as `options` say.
+    /// The same, as `options` say. Makes room where there is no frame for a table.
     ///
     /// # Errors
     /// See [`MigrateError`].
     pub fn collect_with(
+        self,
+        range: PageRange,
+        device: DeviceId,
+        options: MigrateOptions,
+    ) -> Result<Collected<'m, M>, MigrateError> {
+        let is_no_memory = |error: &MigrateError| *error == MigrateError::NoMemory;
+        self.manager.with_reclaim(is_no_memory, || self.collect_once(range, device, options))
+    }
+
+    fn collect_once(
         self,
         range: PageRange,
         device: DeviceId,

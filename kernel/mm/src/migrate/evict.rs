@@ -9,7 +9,7 @@ use super::others::{NotHeld, Others};
 use crate::frame::{AnyFrame, CopyFailed, Descriptor, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
-use crate::notify::InvalidationReason;
+use crate::notify::{InvalidationReason, NoRoomForSharers};
 use crate::page_table::entry::{Entry, LeafFlags};
 use crate::space::{Protection, Resident};
 use crate::stats::{Cause, Reason};
@@ -118,9 +118,10 @@ impl<M: Machine> MemoryManager<M> {
         }
         // Beforehand: nothing can be swapped out while the spaces are held.
         self.make_room(used.clone().count() as u64);
-        let told = self.tell_sharers(None, InvalidationReason::Migrate, None, |sharers| {
-            used.clone().for_each(|frame| sharers.look_for(frame.into()));
+        let told = self.tell_sharers(None, InvalidationReason::Migrate, None, |sharer| {
+            used.clone().for_each(|frame| sharer.look_for(frame.into()));
         });
+        let told = told.map_err(|NoRoomForSharers| NotHeld::NoMemory);
         let mut others = match told.and_then(|told| Others::hold(self, None, told)) {
             Ok(others) => others,
             Err(NotHeld::NoMemory) => {

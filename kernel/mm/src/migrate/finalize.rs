@@ -73,6 +73,12 @@ fn commit<'m, M: Machine>(
     area: &Area,
 ) {
     let manager = space.manager;
+    let descriptor = manager.device_descriptor(target);
+    // It may die at any time. Until the first entry names its frame, the page is whole in RAM.
+    if descriptor.mappings() == 0 && manager.is_lost(target.into()) {
+        manager.free_any(target.into());
+        return Batch::<M, Slots>::give_back(space, leaf, page, slot, Reason::DeviceLost);
+    }
     let source = match slot.source(manager) {
         Some(AnyFrame::System(frame)) if frame != manager.zero_frame => Some(frame),
         _ => None,
@@ -86,7 +92,6 @@ fn commit<'m, M: Machine>(
             space.state.uncharge(Resident::Zero, 1);
         }
     }
-    let descriptor = manager.device_descriptor(target);
     // The entries of other spaces, where there are some, were written before, and the frame mapped for all of them.
     if descriptor.mappings() == 0 {
         descriptor.map(area.origin_of(page), 1);

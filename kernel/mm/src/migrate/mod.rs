@@ -45,7 +45,7 @@ pub use batch::Held;
 pub use collect::Collected;
 pub use copy::Copied;
 pub use evict::Evicted;
-pub(crate) use in_progress::{OpenBatches, OpenCount};
+pub(crate) use in_progress::OpenBatches;
 pub use options::{Busy, Foreign, MigrateOptions};
 pub(crate) use others::Everybody;
 pub use unmap::Unmapped;

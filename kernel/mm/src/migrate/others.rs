@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::frame::{AnyFrame, Origin};
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
-use crate::notify::SharersToldOf;
+use crate::notify::{Announcement, Places, SharersToldOf};
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::space::{Area, HeldSpace, MAX_SPACES, Space, SpaceId};
@@ -17,13 +17,13 @@ use crate::space::{Area, HeldSpace, MAX_SPACES, Space, SpaceId};
 pub(crate) type Hold<'m, M> = Option<(HeldSpace<'m, M>, OwedFlush)>;
 
 /// The other spaces, held: in the heap for calls, in an array on the stack where the heap may not be used.
-pub(crate) struct Others<'m, M: Machine, H = Vec<Hold<'m, M>>> {
+pub(crate) struct Others<'m, M: Machine, H = Vec<Hold<'m, M>>, A = Vec<Option<Announcement<'m, M>>>> {
     held: H,
-    told: SharersToldOf<'m, M>,
+    told: SharersToldOf<'m, M, A>,
 }
 
 /// Every space, on the stack.
-pub(crate) type Everybody<'m, M> = Others<'m, M, [Hold<'m, M>; MAX_SPACES]>;
+pub(crate) type Everybody<'m, M> = Others<'m, M, [Hold<'m, M>; MAX_SPACES], Places<'m, M>>;
 
 /// Why not every other space can be held.
 pub(crate) enum NotHeld {
@@ -48,7 +48,7 @@ impl<'m, M: Machine> Others<'m, M> {
 
 impl<'m, M: Machine> Everybody<'m, M> {
     /// Holds every space that can be held without waiting, and takes no heap memory for it.
-    pub(crate) fn hold_all(manager: &'m MemoryManager<M>, told: SharersToldOf<'m, M>) -> Self {
+    pub(crate) fn hold_all(manager: &'m MemoryManager<M>, told: SharersToldOf<'m, M, Places<'m, M>>) -> Self {
         let mut held = [const { None }; MAX_SPACES];
         for (place, space) in held.iter_mut().zip(manager.try_hold_spaces(None).flatten()) {
             *place = Some((space, OwedFlush::new()));
@@ -57,7 +57,13 @@ impl<'m, M: Machine> Everybody<'m, M> {
     }
 }
 
-impl<'m, M: Machine, H: AsRef<[Hold<'m, M>]> + AsMut<[Hold<'m, M>]>> Others<'m, M, H> {
+impl<'m, M, H, A> Others<'m, M, H, A>
+where
+    M: Machine,
+    H: AsRef<[Hold<'m, M>]> + AsMut<[Hold<'m, M>]>,
+    A: AsRef<[Option<Announcement<'m, M>>]>,
+    SharersToldOf<'m, M, A>: Default,
+{
     /// Makes the entries that map `frame` in the other spaces `Migrating`; returns how many there were. An entry whose listeners
     /// were not told is left alone, and the count of mappings tells.
     pub(crate) fn take(&mut self, frame: AnyFrame, origin: Origin) -> u32 {

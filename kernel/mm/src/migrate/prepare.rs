@@ -1,28 +1,20 @@
 //! Before a migration takes its first entry, and with no lock held: listeners are told, pages that are on their way are waited
 //! for, pages of other devices come home.
 use super::batch::{Batch, Slots, Told, migratable};
-use super::others::NotHeld;
 use super::{Busy, Foreign, MigrateError, MigrateOptions};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, DeviceId};
 use crate::machine::Machine;
-use crate::manager::MemoryManager;
-use crate::notify::{InvalidationReason, ListenerId, NoRoomForSharers, Sharers, SharersToldOf};
+use crate::notify::{InvalidationReason, ListenerId, NoRoomForSharers, SharersToldOf};
 use crate::page_table::entry::Entry;
 use crate::page_table::leaf_table::peek;
 use crate::page_table::walk;
-use crate::space::{Space, SpaceId};
+use crate::space::Space;
 use crate::trace::Direction;
 use x86_64::structures::paging::Page;
 
 /// Turns of a wait for pages that somebody else is moving; those that are busy even then stay.
 const MOST_TURNS: u32 = 1 << 12;
-
-impl From<NoRoomForSharers> for NotHeld {
-    fn from(NoRoomForSharers: NoRoomForSharers) -> Self {
-        Self::NoMemory
-    }
-}
 
 impl<'m, M: Machine> Batch<'m, M, Slots> {
     /// A batch of pages whose listeners have been told, in this space and, for pages that are shared, in the others.
@@ -46,34 +38,21 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
     }
 }
 
-impl<M: Machine> MemoryManager<M> {
-    /// Tells the listeners of spaces that map frames which `look` looks for.
-    pub(crate) fn tell_sharers<'m>(
-        &'m self,
-        of: Option<SpaceId>,
-        reason: InvalidationReason,
-        initiator: Option<ListenerId>,
-        look: impl FnOnce(&mut Sharers<'m, M>),
-    ) -> Result<SharersToldOf<'m, M>, NotHeld> {
-        let mut sharers = Sharers::hold(self, of)?;
-        if !sharers.is_empty() {
-            look(&mut sharers);
-        }
-        Ok(sharers.announce(reason, initiator)?)
-    }
-}
-
 impl<'m, M: Machine> Space<'m, M> {
     /// Tells the listeners of other spaces that share RAM pages of `range`.
-    fn tell_sharers_of(self, range: PageRange, initiator: Option<ListenerId>) -> Result<SharersToldOf<'m, M>, NotHeld> {
+    fn tell_sharers_of(
+        self,
+        range: PageRange,
+        initiator: Option<ListenerId>,
+    ) -> Result<SharersToldOf<'m, M>, NoRoomForSharers> {
         let manager = self.manager;
-        manager.tell_sharers(Some(self.id()), InvalidationReason::Migrate, initiator, |sharers| {
+        manager.tell_sharers(Some(self.id()), InvalidationReason::Migrate, initiator, |sharer| {
             self.for_each_special_or_present(range, |_, entry| {
                 if let Entry::Present { frame, .. } = entry
                     && let frame = manager.frame_behind(frame)
                     && manager.any_descriptor(frame).mappings() > 1
                 {
-                    sharers.look_for(frame);
+                    sharer.look_for(frame);
                 }
                 true
             });

@@ -18,7 +18,10 @@ use super::{Held, MigrateError, MigrateOptions, Report};
 use crate::address::PageRange;
 use crate::frame::DeviceId;
 use crate::machine::Machine;
+use crate::manager::MemoryManager;
 use crate::page_table::entry::Entry;
+use crate::page_table::leaf_table::peek;
+use crate::page_table::walk;
 use crate::space::{FaultError, Space};
 use crate::stats::Reason;
 
@@ -76,12 +79,9 @@ impl<M: Machine> Space<'_, M> {
         device: DeviceId,
         options: MigrateOptions,
     ) -> Result<(Report, Vec<PageRange>), MigrateError> {
-        let attempt = || {
-            let mut copied = self.collect_with(range, device, options)?.unmap()?.copy();
-            let left = self.swapped_windows(range, copied.standings());
-            Ok((copied.finalize(), left))
-        };
-        self.manager.with_reclaim(|error| *error == MigrateError::NoMemory, attempt)
+        let mut copied = self.collect_with(range, device, options)?.unmap()?.copy();
+        let left = self.swapped_windows(range, copied.standings());
+        Ok((copied.finalize(), left))
     }
 
     /// The runs of pages that stay because they are swapped out. Where the heap has no room for one more, the rest is left
@@ -136,7 +136,13 @@ impl<M: Machine> Space<'_, M> {
 
     /// Swaps a page in, where it is swapped out; whether it was.
     fn swap_in_page(self, page: Page) -> Result<bool, FaultError> {
-        let is_swapped = matches!(self.entry(page.start_address()).decode(), Entry::Swap { .. });
+        let MemoryManager { machine, .. } = self.manager;
+        let is_swapped = {
+            // Held, so that the tables stay.
+            let _areas = self.state.areas.read(machine);
+            walk::leaf_table(machine, self.root(), page)
+                .is_some_and(|table| matches!(peek(machine, table, page).decode(), Entry::Swap { .. }))
+        };
         if is_swapped {
             self.make_readable(page.start_address())?;
         }

@@ -76,7 +76,7 @@ impl<'m, M: Machine> Space<'m, M> {
         range: PageRange,
         reason: InvalidationReason,
     ) -> Result<(Announcement<'m, M>, WriteGuard<'m, AreaList, M>), MapError> {
-        if self.is_held_open_here() {
+        if self.manager.holds_migration_open() {
             return Err(MapError::WouldWaitForItself(range));
         }
         loop {

@@ -31,7 +31,7 @@ pub(crate) use announcement::Announcement;
 pub use registry::{ListenError, ListenerId, MAX_LISTENERS, Watch};
 pub(crate) use registry::{Listening, Registry};
 pub use sequence::{Invalidating, Sequence};
-pub(crate) use sharers::{NoRoomForSharers, Sharers, SharersToldOf};
+pub(crate) use sharers::{NoRoomForSharers, Places, SharersToldOf};
 
 use crate::address::PageRange;
 use crate::space::SpaceId;

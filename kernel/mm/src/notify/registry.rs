@@ -36,7 +36,7 @@ pub struct Watch {
 pub enum ListenError {
     /// There are [`MAX_LISTENERS`] already.
     TooMany,
-    /// This CPU holds a migration open in the space, for whose end it would have to wait.
+    /// This CPU holds a migration open, for whose end it might have to wait before somebody can listen in this space.
     WouldWaitForItself(SpaceId),
 }
 
@@ -46,7 +46,7 @@ impl core::fmt::Display for ListenError {
             Self::TooMany => write!(f, "there are {MAX_LISTENERS} listeners already; remove one first"),
             Self::WouldWaitForItself(space) => write!(
                 f,
-                "this CPU holds a migration open in address space {}; finish or drop it before listening there",
+                "this CPU holds a migration open; finish or drop it before listening in address space {}",
                 space.number()
             ),
         }
@@ -67,6 +67,8 @@ struct Registration {
 pub(super) struct Place {
     /// Announcements that are under way for this listener.
     pub(super) active: AtomicU32,
+    /// Those of which it is still to be told, or is being told right now.
+    calling: AtomicU32,
     /// How many there have been.
     pub(super) sequence: AtomicU64,
     /// Which user of the place this is.
@@ -114,6 +116,7 @@ impl Registry {
                 && registration.watch.range.intersection(event.range).is_some()
                 && !is_excluded
             {
+                place.calling.fetch_add(1, Ordering::SeqCst);
                 // In this order: whoever reads the old sequence and then no activity was there before.
                 place.active.fetch_add(1, Ordering::SeqCst);
                 place.sequence.fetch_add(1, Ordering::SeqCst);
@@ -123,7 +126,8 @@ impl Registry {
         begun
     }
 
-    /// Calls the listeners in `places`, without a lock. Each stays until [`Self::end`]: its removal waits for that.
+    /// Calls the listeners in `places`, for which [`Self::begin`] came before, without a lock. Each stays until it has been called:
+    /// its removal waits for that. Its place stays until [`Self::end`].
     pub(super) fn call<M: Machine>(&self, machine: &M, places: Places, event: &Invalidation) {
         for place in places.iter() {
             let found = self.registrations.lock(machine)[place].as_ref().and_then(|registration| {
@@ -132,7 +136,10 @@ impl Registry {
             });
             if let Some((listener, range)) = found {
                 listener.invalidate(&Invalidation { range, ..*event });
+                // Before whoever removes it may go on, so that it is not dropped here, in a fault perhaps.
+                drop(listener);
             }
+            self.places[place].calling.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -147,8 +154,9 @@ impl Registry {
 impl<M: Machine> MemoryManager<M> {
     /// The device of a listener; `None` where it has none or is gone.
     pub(crate) fn device_of_listener(&self, id: ListenerId) -> Option<DeviceId> {
+        let registrations = self.listeners.registrations.lock(&self.machine);
         self.listeners.place(id)?;
-        self.listeners.registrations.lock(&self.machine)[usize::from(id.place)].as_ref()?.watch.device
+        registrations[usize::from(id.place)].as_ref()?.watch.device
     }
 
     /// Whether a listener watches all of `range` in `space`.
@@ -160,12 +168,17 @@ impl<M: Machine> MemoryManager<M> {
 
     /// Removes a listener and returns it; `None` where it is gone already. It is not called any more from now on.
     ///
-    /// Waits for announcements that are under way for it; bounded by their work. Not to be called by the listener.
+    /// Waits until calls of it that are under way have returned, which is bounded. Not to be called by the listener.
     pub fn unlisten(&self, id: ListenerId) -> Option<Arc<dyn Listener>> {
-        let place = self.listeners.place(id)?;
-        let registration = self.listeners.registrations.lock(&self.machine)[usize::from(id.place)].take()?;
-        place.serial.fetch_add(1, Ordering::Release);
-        while place.active.load(Ordering::SeqCst) > 0 {
+        let (place, registration) = {
+            let mut registrations = self.listeners.registrations.lock(&self.machine);
+            let place = self.listeners.place(id)?;
+            let registration = registrations[usize::from(id.place)].take()?;
+            // With the lock held, so that whoever gets the place next has a number of its own.
+            place.serial.fetch_add(1, Ordering::Release);
+            (place, registration)
+        };
+        while place.calling.load(Ordering::SeqCst) > 0 {
             self.machine.relax();
         }
         if let Some(space) = self.space(registration.space) {
@@ -200,7 +213,7 @@ impl<M: Machine> Space<'_, M> {
     /// See [`ListenError`].
     pub fn listen(self, watch: Watch, listener: Arc<dyn Listener>) -> Result<ListenerId, ListenError> {
         let manager = self.manager;
-        if self.is_held_open_here() {
+        if self.manager.holds_migration_open() {
             return Err(ListenError::WouldWaitForItself(self.id()));
         }
         let registry = &manager.listeners;

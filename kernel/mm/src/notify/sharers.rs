@@ -1,8 +1,8 @@
-//! Announcements in the other spaces that share pages: a migration or an eviction takes their entries, too.
+//! Announcements in the other spaces that share pages: a migration, an eviction and a swap-out take their entries, too.
 //!
-//! Whoever works by frame knows the pages of other spaces only through the reverse map, which needs their areas. So it looks first
-//! ([`Sharers`]), gives the areas up, announces, and holds them again. An entry of a space with listeners that was not
-//! announced, because it came in between, is not taken: that page stays, as busy.
+//! Whoever works by frame knows the pages of other spaces only through the reverse map, which needs their areas. So it looks first,
+//! one space at a time ([`Sharer`]), gives its areas up, announces, and holds them all afterwards. An entry of a space with
+//! listeners that was not announced, because it came in between, is not taken: that page stays, as busy.
 use alloc::vec::Vec;
 use x86_64::structures::paging::Page;
 
@@ -13,79 +13,109 @@ use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::space::{HeldSpace, MAX_SPACES, Space, SpaceId};
 
-/// The spaces with listeners, held while it is found out which of their pages are concerned.
-pub(crate) struct Sharers<'m, M: Machine> {
-    manager: &'m MemoryManager<M>,
-    /// With the pages found so far, rounded to one range: telling too much is harmless.
-    held: Vec<(HeldSpace<'m, M>, Option<PageRange>)>,
+/// A space with listeners, held while it is found out which of its pages are concerned.
+pub(crate) struct Sharer<'m, M: Machine> {
+    held: HeldSpace<'m, M>,
+    /// The pages found so far, rounded to one range: telling too much is harmless.
+    found: Option<PageRange>,
 }
 
 /// There is no room in the heap for the list.
 pub(crate) struct NoRoomForSharers;
 
-impl<'m, M: Machine> Sharers<'m, M> {
-    /// Holds every space with listeners but `except` that can be held without waiting.
-    pub(crate) fn hold(manager: &'m MemoryManager<M>, except: Option<SpaceId>) -> Result<Self, NoRoomForSharers> {
-        let mut held = Vec::new();
-        let is_listened_to = |space: &Space<'m, M>| !space.state.listening.seen().is_none();
-        if manager.spaces().any(|space| is_listened_to(&space) && Some(space.id()) != except) {
-            held.try_reserve_exact(MAX_SPACES).map_err(|_| NoRoomForSharers)?;
-            let spaces = manager.try_hold_spaces(except).flatten();
-            held.extend(spaces.filter(|held| is_listened_to(&held.space)).map(|held| (held, None)));
-        }
-        Ok(Self { manager, held })
-    }
-
-    /// Whether there is nobody to look for.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
+impl<M: Machine> Sharer<'_, M> {
     /// Notes the pages that map `frame`.
     pub(crate) fn look_for(&mut self, frame: AnyFrame) {
-        let manager = self.manager;
+        let manager = self.held.space.manager;
         let Some(origin) = manager.any_descriptor(frame).origin() else { return };
-        for (held, found) in &mut self.held {
-            held.for_each_candidate(origin, |leaf, page, _| {
-                if manager.is_mapped_by(frame, leaf.load(page)) {
-                    let page = PageRange::of_page(page);
-                    *found = Some(found.map_or(page, |range: PageRange| range.hull(page)));
-                }
-            });
-        }
-    }
-
-    /// Gives the areas up, then announces what was found. The caller holds no lock.
-    pub(crate) fn announce(
-        self,
-        reason: InvalidationReason,
-        except: Option<ListenerId>,
-    ) -> Result<SharersToldOf<'m, M>, NoRoomForSharers> {
-        let mut announcements = Vec::new();
-        announcements.try_reserve_exact(self.held.len()).map_err(|_| NoRoomForSharers)?;
-        let mut found = Vec::new();
-        found.try_reserve_exact(self.held.len()).map_err(|_| NoRoomForSharers)?;
-        found.extend(self.held.into_iter().filter_map(|(held, range)| range.map(|range| (held.space, range))));
-        announcements.extend(found.into_iter().map(|(space, range)| space.announce(range, reason, except)));
-        Ok(SharersToldOf { announcements })
+        let found = &mut self.found;
+        self.held.for_each_candidate(origin, |leaf, page, _| {
+            if manager.is_mapped_by(frame, leaf.load(page)) {
+                let page = PageRange::of_page(page);
+                *found = Some(found.map_or(page, |range: PageRange| range.hull(page)));
+            }
+        });
     }
 }
 
-/// The announcements in other spaces.
-pub(crate) struct SharersToldOf<'m, M: Machine> {
-    announcements: Vec<Announcement<'m, M>>,
+/// The announcements in other spaces: in the heap for calls, in an array on the stack where the heap may not be used.
+pub(crate) struct SharersToldOf<'m, M: Machine, A = Vec<Option<Announcement<'m, M>>>> {
+    announcements: A,
+    _of: core::marker::PhantomData<&'m M>,
 }
+
+/// Announcements on the stack.
+pub(crate) type Places<'m, M> = [Option<Announcement<'m, M>>; MAX_SPACES];
 
 impl<M: Machine> Default for SharersToldOf<'_, M> {
     fn default() -> Self {
-        Self { announcements: Vec::new() }
+        Self { announcements: Vec::new(), _of: core::marker::PhantomData }
     }
 }
 
-impl<M: Machine> SharersToldOf<'_, M> {
+impl<M: Machine> Default for SharersToldOf<'_, M, Places<'_, M>> {
+    fn default() -> Self {
+        Self { announcements: [const { None }; MAX_SPACES], _of: core::marker::PhantomData }
+    }
+}
+
+impl<'m, M: Machine, A: AsRef<[Option<Announcement<'m, M>>]>> SharersToldOf<'m, M, A> {
     /// Whether the entry of `page`, in a space that is held, may be weakened.
     pub(crate) fn covers(&self, space: Space<'_, M>, page: Page) -> bool {
+        let mut announcements = self.announcements.as_ref().iter().flatten();
         space.state.listening.seen().is_none()
-            || self.announcements.iter().any(|told| told.is_about(space, page) && told.is_current())
+            || announcements.any(|told| told.is_about(space, page) && told.is_current())
+    }
+}
+
+impl<M: Machine> MemoryManager<M> {
+    /// Tells the listeners of spaces but `except_space` that map frames which `look` looks for. `look` is called with one space held
+    /// after the other; the caller holds no lock.
+    pub(crate) fn tell_sharers<'m>(
+        &'m self,
+        except_space: Option<SpaceId>,
+        reason: InvalidationReason,
+        initiator: Option<ListenerId>,
+        look: impl Fn(&mut Sharer<'m, M>),
+    ) -> Result<SharersToldOf<'m, M>, NoRoomForSharers> {
+        let mut told = SharersToldOf::<'m, M>::default();
+        if self.spaces().any(|space| Some(space.id()) != except_space && !space.state.listening.seen().is_none()) {
+            told.announcements.try_reserve_exact(MAX_SPACES).map_err(|_| NoRoomForSharers)?;
+            told.announcements.resize_with(MAX_SPACES, || None);
+            self.tell_each_sharer(except_space, reason, initiator, &look, &mut told.announcements);
+        }
+        Ok(told)
+    }
+
+    /// The same without heap memory.
+    pub(crate) fn tell_sharers_from_stack<'m>(
+        &'m self,
+        reason: InvalidationReason,
+        look: impl Fn(&mut Sharer<'m, M>),
+    ) -> SharersToldOf<'m, M, Places<'m, M>> {
+        let mut told = SharersToldOf::<'m, M, Places<'m, M>>::default();
+        self.tell_each_sharer(None, reason, None, &look, &mut told.announcements);
+        told
+    }
+
+    fn tell_each_sharer<'m>(
+        &'m self,
+        except_space: Option<SpaceId>,
+        reason: InvalidationReason,
+        initiator: Option<ListenerId>,
+        look: &impl Fn(&mut Sharer<'m, M>),
+        announcements: &mut [Option<Announcement<'m, M>>],
+    ) {
+        let is_concerned =
+            |space: &Space<'m, M>| Some(space.id()) != except_space && !space.state.listening.seen().is_none();
+        for (space, place) in self.spaces().filter(is_concerned).zip(announcements) {
+            let Some(held) = space.try_hold() else { continue };
+            let mut sharer = Sharer { held, found: None };
+            look(&mut sharer);
+            let found = sharer.found;
+            // Its areas are given up before anybody is told.
+            drop(sharer);
+            *place = found.map(|range| space.announce(range, reason, initiator));
+        }
     }
 }

@@ -172,6 +172,11 @@ impl AreaList {
             .take_while(move |area| area.range.start_address().as_u64() < range.end())
     }
 
+    /// Whether there is no area.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.areas.is_empty()
+    }
+
     /// Every area, ascending.
     pub fn iter(&self) -> impl Iterator<Item = &Area> {
         self.areas.iter()

@@ -107,7 +107,7 @@ pub enum FaultError {
     NotMemory(VirtAddr),
     /// The swap disk failed to read the page; nothing is lost, the access may be tried again.
     Disk(VirtAddr),
-    /// The page is being migrated by this very CPU, which would wait for itself.
+    /// The page is being migrated by this very CPU, for this space or for one that shares it: it would wait for itself.
     WaitsForItself(VirtAddr),
     /// The entry is none that the memory manager makes.
     Damaged(VirtAddr, RawEntry),
@@ -478,7 +478,10 @@ impl<'m, M: Machine> Space<'m, M> {
             return Ok(Attempt::LookAgain);
         };
         let fresh = manager.memory.allocate(machine, &manager.injector)?;
-        let Some(locked) = manager.try_lock_frame(shared) else { return Ok(Attempt::LookAgain) };
+        let Some(locked) = manager.try_lock_frame(shared) else {
+            let is_in_vain = manager.is_locked_by_own_migration(shared);
+            return if is_in_vain { Err(BringHomeError::HeldHere) } else { Ok(Attempt::LookAgain) };
+        };
         // Looked at again now that nobody can take it away.
         if without_accessed(peek(machine, table, page)) != without_accessed(seen) {
             return Ok(Attempt::LookAgain);

@@ -15,6 +15,7 @@
 //! ```
 //!
 //! What can fail (tables, copies of pinned pages) comes first, so that a fork that fails leaves the parent's entries as they were.
+use x86_64::VirtAddr;
 use x86_64::structures::paging::Page;
 
 use super::area::{Area, AreaKind, AreaList};
@@ -40,7 +41,9 @@ pub enum ForkError {
     HeapFull,
     /// No frame for a table or for the copy of a pinned page.
     OutOfFrames,
-    /// This CPU holds a migration open in the parent, for whose end it would have to wait.
+    /// The page here is pinned in the memory of a coherent device, and its contents did not arrive for the child.
+    CopyFailed(VirtAddr),
+    /// This CPU holds a migration open, in the parent or in another space, for whose end it might have to wait.
     WouldWaitForItself,
     /// The parent has more pages than its limit, which the child inherits.
     OverLimit,
@@ -52,8 +55,12 @@ impl core::fmt::Display for ForkError {
             Self::Create(error) => error.fmt(f),
             Self::HeapFull => f.write_str("the heap has no room for the areas of a child; destroy a space first"),
             Self::OutOfFrames => OutOfFrames.fmt(f),
+            Self::CopyFailed(address) => write!(
+                f,
+                "the page at v{address:#x}, which is pinned on its device, could not be copied for the child; drop the pin first"
+            ),
             Self::WouldWaitForItself => {
-                f.write_str("this CPU holds a migration open in the parent; finish or drop it before forking")
+                f.write_str("this CPU holds a migration open; finish or drop it before forking")
             }
             Self::OverLimit => {
                 f.write_str("the child would exceed the limit of its parent; unmap pages or raise the limit")
@@ -79,15 +86,16 @@ impl<'m, M: Machine> Space<'m, M> {
 
     fn fork_once(self) -> Result<Self, ForkError> {
         let manager = self.manager;
-        if self.is_held_open_here() {
+        if self.manager.holds_migration_open() {
             return Err(ForkError::WouldWaitForItself);
         }
         let child = manager.create_space().map_err(ForkError::Create)?;
         let held = self.announce_and_hold(PageRange::everything(), InvalidationReason::Fork);
-        let (_announcement, mut areas) = held.expect("this CPU holds no migration open here");
-        let prepared = self.prepare_child(child, &mut areas);
+        let (_announcement, mut areas) = held.expect("this CPU holds no migration open");
+        // Until the end, so that nobody holds them who would keep us waiting: as long as they are empty, nobody does.
+        let mut child_areas = child.state.areas.write_beside(&manager.machine);
+        let prepared = self.prepare_child(child, &mut areas, &mut child_areas);
         if prepared.is_ok() {
-            let mut child_areas = child.state.areas.write_beside(&manager.machine);
             let mut owed = OwedFlush::new();
             for (area, part) in areas.iter().flat_map(|area| area.range.by_leaf_table().map(move |part| (area, part))) {
                 self.share_part(child, area, part, &mut child_areas, &mut owed);
@@ -95,6 +103,7 @@ impl<'m, M: Machine> Space<'m, M> {
             // Before the areas are given back: no CPU may store through a writable translation of a page that is shared now.
             owed.pay(&manager.machine, self.state, &manager.statistics);
         }
+        drop(child_areas);
         drop(areas);
         if let Err(error) = prepared {
             child.destroy().expect("nobody has entered a child that was never handed out");
@@ -104,7 +113,12 @@ impl<'m, M: Machine> Space<'m, M> {
     }
 
     /// Gives the child its areas, its tables, and copies of the pages that cannot be shared.
-    fn prepare_child(self, child: Self, areas: &mut WriteGuard<'_, AreaList, M>) -> Result<(), ForkError> {
+    fn prepare_child(
+        self,
+        child: Self,
+        areas: &mut WriteGuard<'_, AreaList, M>,
+        child_areas: &mut WriteGuard<'_, AreaList, M>,
+    ) -> Result<(), ForkError> {
         let manager = self.manager;
         let machine = &manager.machine;
         // The areas are ours, so nothing becomes new to the parent until the child has it, too.
@@ -112,8 +126,7 @@ impl<'m, M: Machine> Space<'m, M> {
             return Err(ForkError::OverLimit);
         }
         child.set_limit(self.limit());
-        let mut child_areas = child.state.areas.write_beside(machine);
-        *child_areas = areas.try_clone().map_err(|_| ForkError::HeapFull)?;
+        **child_areas = areas.try_clone().map_err(|_| ForkError::HeapFull)?;
         record(machine, || Event::Forked { parent: self.id(), child: child.id() });
         for area in areas.iter() {
             for part in area.range.by_leaf_table() {
@@ -122,7 +135,7 @@ impl<'m, M: Machine> Space<'m, M> {
                 let child_table = walk::populate(machine, &manager.memory, child.root(), part.start(), allocate)
                     .map_err(|OutOfFrames| ForkError::OutOfFrames)?;
                 let leaf = LeafTable::of_held_space(machine, &manager.memory, table, areas);
-                let child_leaf = LeafTable::of_held_space(machine, &manager.memory, child_table, &child_areas);
+                let child_leaf = LeafTable::of_held_space(machine, &manager.memory, child_table, child_areas);
                 for page in (0..part.pages()).map(|index| part.page(index)) {
                     if area.kind == AreaKind::Anonymous
                         && let Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } = leaf.load(page).decode()
@@ -138,7 +151,7 @@ impl<'m, M: Machine> Space<'m, M> {
         Ok(())
     }
 
-    /// Maps a copy of `source` into the child that `self` is. What does not arrive from a coherent device is poison in the child.
+    /// Maps a copy of `source` into the child that `self` is.
     fn copy_for_child(
         self,
         area: &Area,
@@ -151,11 +164,9 @@ impl<'m, M: Machine> Space<'m, M> {
             .memory
             .allocate(&manager.machine, &manager.injector)
             .map_err(|OutOfFrames| ForkError::OutOfFrames)?;
-        if let Err(CopyFailed) = manager.copy_page(source, fresh.frame().into()) {
-            leaf.swap(page, Entry::Poison.encode());
-            manager.statistics.count_poisoned(1);
-            return Ok(());
-        }
+        manager
+            .copy_page(source, fresh.frame().into())
+            .map_err(|CopyFailed| ForkError::CopyFailed(page.start_address()))?;
         manager.machine.complete_copies();
         if let AnyFrame::Device(_) = source {
             manager.statistics.count_returned(1, Cause::Fork);
@@ -185,7 +196,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let child_leaf = LeafTable::of_held_space(machine, &manager.memory, child_table, child_areas);
         for page in (0..part.pages()).map(|index| part.page(index)) {
             let raw = leaf.load(page);
-            let entry = taken_back(raw);
+            let mut entry = taken_back(raw);
             // A page that was copied for the child is not shared.
             if entry == RawEntry::EMPTY || child_leaf.load(page) != RawEntry::EMPTY {
                 continue;
@@ -200,6 +211,8 @@ impl<'m, M: Machine> Space<'m, M> {
                 if before.is_present() {
                     owed.owe(PageRange::of_page(page));
                 }
+                // As it was when the store was made that set its dirty bit last: that store is the child's, too.
+                entry = taken_back(before);
             }
             match entry.decode() {
                 Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == manager.zero_frame => {

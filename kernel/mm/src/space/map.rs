@@ -20,7 +20,7 @@ pub enum MapError {
     NotMapped(PageRange),
     /// The heap has no room for one more area.
     HeapFull,
-    /// This CPU holds a migration open in the space, for whose end it would have to wait.
+    /// This CPU holds a migration open, here or in another space, for whose end it might have to wait.
     WouldWaitForItself(PageRange),
     /// This area is of a kind that does not allow the call.
     WrongKind(PageRange, AreaKind),
@@ -77,7 +77,7 @@ const MOST_SHARED: usize = 32;
 ///
 /// Their references are dropped by [`ZappedFrames::pay`] only, which pays the flush first. RAM frames that nobody else maps are in
 /// a list through their descriptors' links, which takes no memory. A shared frame may be in such a list of another space at the
-/// same time, so those wait in an array, as do device frames and those in the swap cache; where it is full, the flush is paid early.
+/// same time, so those wait in an array, as do device frames; where it is full, the flush is paid early.
 struct ZappedFrames {
     owed: OwedFlush,
     head: u32,
@@ -92,12 +92,10 @@ impl ZappedFrames {
 
     fn push<M: Machine>(&mut self, space: Space<'_, M>, frame: AnyFrame) {
         let descriptor = space.manager.any_descriptor(frame);
-        // A sole mapping stays sole: only a fork of this space could share it, and the areas are ours.
+        // A sole mapping stays sole: only a fork of this space could share it, and the areas are ours. So nobody else uses the link.
         if let AnyFrame::System(frame) = frame
             && descriptor.mappings() == 1
-            && descriptor.swap_slot().is_none()
         {
-            descriptor.remove_mappings(1);
             descriptor.set_link(NO_FRAME, self.head);
             self.head = number(frame);
             return;
@@ -124,7 +122,7 @@ impl ZappedFrames {
         while self.head != NO_FRAME {
             let frame = frame_of(self.head);
             self.head = manager.memory.descriptor(frame).link().1;
-            manager.release_frame(frame.into(), 1);
+            manager.drop_mapping(frame);
         }
     }
 }
@@ -141,7 +139,7 @@ impl<M: Machine> Space<'_, M> {
     /// Adds `area` with the entries that `fill` makes, which may fail half-way.
     pub(super) fn map(self, area: Area, fill: impl FnOnce() -> Result<(), MapError>) -> Result<(), MapError> {
         let range = area.range;
-        if self.is_held_open_here() {
+        if self.manager.holds_migration_open() {
             return Err(MapError::WouldWaitForItself(range));
         }
         let mut areas = self.state.areas.write(&self.manager.machine);
@@ -195,15 +193,19 @@ impl<M: Machine> Space<'_, M> {
     }
 
     /// Removes every area. No CPU is in the space, but devices may be.
-    pub(super) fn unmap_all(self) {
-        let _announcement = self.announce(PageRange::everything(), InvalidationReason::Release, None);
-        let mut areas = self.state.areas.write(&self.manager.machine);
+    ///
+    /// # Errors
+    /// [`MapError::WouldWaitForItself`].
+    pub(super) fn unmap_all(self) -> Result<(), MapError> {
+        let (_announcement, mut areas) =
+            self.announce_and_hold(PageRange::everything(), InvalidationReason::Release)?;
         for area in areas.iter() {
             self.zap(&areas, area.range);
             self.tell_areas(area.range, None);
         }
         drop(areas.take_all());
         self.free_tables(0..u64::MAX);
+        Ok(())
     }
 
     /// Tells what the areas say about `range` now.

@@ -28,7 +28,6 @@ use crate::frame::OutOfFrames;
 use crate::lock::{Level, SharedLock};
 use crate::machine::{CpuSet, Machine};
 use crate::manager::MemoryManager;
-use crate::migrate::OpenCount;
 use crate::notify::Listening;
 use crate::page_table::entry::RawEntry;
 use crate::page_table::slot::EntrySlot;
@@ -68,7 +67,15 @@ impl SpaceId {
     pub const fn number(self) -> u16 {
         self.0
     }
+
+    /// The bit of the space in a set of spaces that is a word.
+    #[inline]
+    pub(crate) const fn bit(self) -> u64 {
+        1 << self.0
+    }
 }
+
+const _: () = assert!(MAX_SPACES <= u64::BITS as usize, "a set of spaces is a word");
 
 /// What is known about one address space; reused when the space is gone.
 pub struct SpaceState {
@@ -78,7 +85,6 @@ pub struct SpaceState {
     pub(crate) areas: SharedLock<AreaList>,
     charges: Charges,
     pub(crate) listening: Listening,
-    pub(crate) open_batches: OpenCount,
 }
 
 impl SpaceState {
@@ -90,7 +96,6 @@ impl SpaceState {
             areas: SharedLock::new(Level::Areas, AreaList::new()),
             charges: Charges::new(),
             listening: Listening::new(),
-            open_batches: OpenCount::new(),
         }
     }
 
@@ -173,17 +178,29 @@ impl core::fmt::Display for CreateError {
 
 impl core::error::Error for CreateError {}
 
-/// Why a space was not destroyed: these CPUs are in it.
+/// Why a space was not destroyed. It is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StillEntered(pub CpuSet);
+pub enum DestroyError {
+    /// These CPUs are in it.
+    StillEntered(CpuSet),
+    /// This CPU holds a migration open, for whose end it might have to wait.
+    WouldWaitForItself,
+}
 
-impl core::fmt::Display for StillEntered {
+impl core::fmt::Display for DestroyError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "the CPUs {:#b} are in the address space; leave it on each of them first", self.0.bits())
+        match self {
+            Self::StillEntered(cpus) => {
+                write!(f, "the CPUs {:#b} are in the address space; leave it on each of them first", cpus.bits())
+            }
+            Self::WouldWaitForItself => {
+                f.write_str("this CPU holds a migration open; finish or drop it before destroying an address space")
+            }
+        }
     }
 }
 
-impl core::error::Error for StillEntered {}
+impl core::error::Error for DestroyError {}
 
 impl<M: Machine> MemoryManager<M> {
     /// Makes an empty address space.
@@ -262,14 +279,16 @@ impl<'m, M: Machine> Space<'m, M> {
 
     /// Removes the space with all its areas.
     ///
+    /// Waits for listeners, and for whoever is at work in this space; bounded by their work.
+    ///
     /// # Errors
-    /// [`StillEntered`] while a CPU is in it; the space stays as it is.
-    pub fn destroy(self) -> Result<(), StillEntered> {
+    /// See [`DestroyError`].
+    pub fn destroy(self) -> Result<(), DestroyError> {
         let cpus = self.state.cpus();
         if !cpus.is_empty() {
-            return Err(StillEntered(cpus));
+            return Err(DestroyError::StillEntered(cpus));
         }
-        self.unmap_all();
+        self.unmap_all().map_err(|_| DestroyError::WouldWaitForItself)?;
         self.manager.forget_listeners(self.id);
         debug_assert_eq!(self.resident(), Residency::default(), "pages are counted in a space that has none");
         let root = self.root();

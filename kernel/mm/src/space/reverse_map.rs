@@ -21,12 +21,18 @@ pub(crate) struct HeldSpace<'m, M: Machine> {
 }
 
 impl<M: Machine> MemoryManager<M> {
-    /// Every living space but `except` whose areas can be held right now; `None` for one whose areas cannot.
+    /// Every living space but `except` whose areas can be held right now; `None` for one whose areas cannot, and for one that has
+    /// none: a fork waits for its child's with the parent's held, which nobody else may keep for long.
     pub(crate) fn try_hold_spaces(&self, except: Option<SpaceId>) -> impl Iterator<Item = Option<HeldSpace<'_, M>>> {
-        self.spaces().filter(move |space| Some(space.id()) != except).map(|space| {
-            let areas = space.state.areas.try_read(&self.machine)?;
-            Some(HeldSpace { space, areas })
-        })
+        self.spaces().filter(move |space| Some(space.id()) != except).map(Space::try_hold)
+    }
+}
+
+impl<'m, M: Machine> Space<'m, M> {
+    /// Holds the areas shared, where that needs no wait and there are any: see [`MemoryManager::try_hold_spaces`].
+    pub(crate) fn try_hold(self) -> Option<HeldSpace<'m, M>> {
+        let areas = self.state.areas.try_read(&self.manager.machine).filter(|areas| !areas.is_empty())?;
+        Some(HeldSpace { space: self, areas })
     }
 }
 

@@ -93,18 +93,23 @@ impl<M: Machine> MemoryManager<M> {
 
     /// Drops the mapping of a RAM frame by an entry that is gone and flushed.
     ///
-    /// Waits for the lock of a frame in the swap cache: whoever has it is a fault of another space or looks for pages to
-    /// swap out, and waits for nothing of ours; nobody waits for the disk with a frame that is mapped.
+    /// Waits for the lock of a frame in the swap cache, and of one that loses its last mapping: whoever has it is a fault of
+    /// another space or looks for pages to swap out, and waits for nothing of ours; nobody waits for the disk with a frame that is
+    /// mapped. Not for a migration that is open: it took the frame out of the swap cache, and has a mapping of its own.
     pub(crate) fn drop_mapping(&self, frame: PhysFrame) {
         let descriptor = self.memory.descriptor(frame);
-        if descriptor.swap_slot().is_some() {
-            while !descriptor.try_lock_page() {
-                self.machine.relax();
+        loop {
+            // Once out of the swap cache it stays out: to enter it takes every mapping, and one has no entry.
+            if descriptor.swap_slot().is_none() {
+                if descriptor.try_remove_mapping() {
+                    break;
+                }
+            } else if descriptor.try_lock_page() {
+                descriptor.remove_mappings(1);
+                self.unlock_page(frame);
+                break;
             }
-            descriptor.remove_mappings(1);
-            self.unlock_page(frame);
-        } else {
-            descriptor.remove_mappings(1);
+            self.machine.relax();
         }
         self.release_frame(frame.into(), 1);
     }

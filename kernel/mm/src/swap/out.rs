@@ -130,13 +130,12 @@ impl<M: Machine> MemoryManager<M> {
         self.swap_out_held(frames, others, Everybody::is_used, out);
     }
 
-    /// Holds every space, after its listeners have been told of its pages in `frames`. Where the heap has no room for that,
-    /// the pages of spaces with listeners stay.
+    /// Holds every space, after its listeners have been told of its pages in `frames`.
     fn hold_told(&self, frames: &Frames) -> Everybody<'_, M> {
-        let told = self.tell_sharers(None, InvalidationReason::SwapOut, None, |sharers| {
-            frames.iter().flatten().for_each(|frame| sharers.look_for((*frame).into()));
+        let told = self.tell_sharers_from_stack(InvalidationReason::SwapOut, |sharer| {
+            frames.iter().flatten().for_each(|frame| sharer.look_for((*frame).into()));
         });
-        Everybody::hold_all(self, told.unwrap_or_default())
+        Everybody::hold_all(self, told)
     }
 
     fn swap_out_held<'m>(

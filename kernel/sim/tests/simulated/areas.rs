@@ -1,6 +1,7 @@
 //! Unmapping and protecting, whole and in part.
+use ferry_mm::machine::CpuSet;
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
-use ferry_mm::space::{Access, FaultError, MapError, Protection, Residency};
+use ferry_mm::space::{Access, DestroyError, FaultError, MapError, Protection, Residency};
 use ferry_sim::{AccessError, World, audit};
 
 use crate::support::*;
@@ -194,7 +195,7 @@ fn a_space_that_a_cpu_is_in_is_not_destroyed() {
     let space = world.cpu(0).space().unwrap();
     world.cpu(0).leave();
     let error = space.destroy().unwrap_err();
-    assert_eq!(error.0.bits(), 0b10);
+    assert_eq!(error, DestroyError::StillEntered(CpuSet::from_bits(0b10)));
     assert_eq!(page(world.cpu(1), 0), contents(0));
     world.assert_all_free();
 }

@@ -21,5 +21,6 @@ mod races;
 mod random;
 mod replay;
 mod restore;
+mod seams;
 mod support;
 mod swap;

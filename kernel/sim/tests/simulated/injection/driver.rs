@@ -45,7 +45,7 @@ fn is_due_to(refused: Refused, step: Step, has_disk: bool) -> bool {
     match refused {
         // With a disk, room is made and the operation goes on.
         Refused::NoMemory => step == Step::Alloc && !has_disk,
-        Refused::Lost => step == Step::Copy,
+        Refused::Lost | Refused::NotCopied => step == Step::Copy,
         Refused::Disk => step == Step::DiskRead,
     }
 }
@@ -65,6 +65,7 @@ fn strike(operation: &Operation, step: Step, count: u64, has_disk: bool, tries_a
     }
     assert_eq!(world.manager().spaces().count(), scene.places.len(), "a space that nobody was given");
     let lost = scene.find_lost();
+    assert!(result != Err(Refused::NotCopied) || lost.is_empty());
     assert!(lost.len() <= usize::from(struck && step == Step::Copy), "pages {lost:?} are lost");
     if result.is_err() && !operation.keeps_progress {
         check_unchanged(&scene, &before, &lost);

@@ -20,6 +20,8 @@ pub enum Refused {
     NoMemory,
     /// The contents are lost.
     Lost,
+    /// A copy failed, and nothing is lost by it.
+    NotCopied,
     /// The disk failed.
     Disk,
 }
@@ -214,6 +216,7 @@ fn fork(place: usize) -> Operation {
             Ok(())
         }
         Err(ForkError::OutOfFrames | ForkError::Create(CreateError::OutOfFrames)) => Err(Refused::NoMemory),
+        Err(ForkError::CopyFailed(_)) => Err(Refused::NotCopied),
         Err(error) => panic!("{error}"),
     };
     operation(format!("fork space {place}"), &[Step::Alloc], run)

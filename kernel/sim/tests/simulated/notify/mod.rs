@@ -7,4 +7,4 @@ mod livelock;
 mod mirror;
 mod sequence;
 mod swapping;
-mod watching;
+pub mod watching;

@@ -86,10 +86,11 @@ fn under_pressure() {
     world.assert_all_free();
 }
 
-/// Told of a swap-out, has another CPU register a listener elsewhere: too late for this swap-out to tell it.
+/// Told of a swap-out, has another CPU register a listener in a space that was passed by before: too late for this swap-out to
+/// tell it.
 struct Latecomer {
     world: &'static World,
-    child: Space<'static, Sim>,
+    passed: Space<'static, Sim>,
     came: Mutex<Option<Arc<Witness>>>,
 }
 
@@ -97,7 +98,7 @@ impl Listener for Latecomer {
     fn invalidate(&self, _: &Invalidation) {
         let mut came = self.came.lock().unwrap();
         if came.is_none() {
-            let (witness, _) = self.world.cpu(1).run(|| Witness::of(self.world, self.child, 2, 1));
+            let (witness, _) = self.world.cpu(1).run(|| Witness::of(self.world, self.passed, 2, 1));
             *came = Some(witness);
         }
     }
@@ -107,11 +108,11 @@ impl Listener for Latecomer {
 fn who_listens_only_since_the_announcement_keeps_his_entries() {
     let (world, space) = warm(128);
     let child = space.fork().unwrap();
-    let latecomer = Arc::new(Latecomer { world, child, came: Mutex::new(None) });
-    space.listen(Watch { range: pages(0, 8), device: None }, latecomer.clone()).unwrap();
+    let latecomer = Arc::new(Latecomer { world, passed: space, came: Mutex::new(None) });
+    child.listen(Watch { range: pages(0, 8), device: None }, latecomer.clone()).unwrap();
     let before = [space, child].map(|space| space.entry(at(2, 0)));
     let out = space.swap_out(pages(0, 8)).unwrap();
-    assert_eq!((out.freed, out.stayed.count(Reason::Busy)), (0, 8), "a child with a listener is not touched untold");
+    assert_eq!((out.freed, out.stayed.count(Reason::Busy)), (0, 8), "a space with a listener is not touched untold");
     assert_eq!([space, child].map(|space| space.entry(at(2, 0))), before, "bit for bit");
     let witness = latecomer.came.lock().unwrap().clone().unwrap();
     assert_eq!(witness.reasons(), []);
