@@ -82,7 +82,7 @@ pub type ExceptionStacks = [StackBounds; ExceptionStack::ALL.len()];
 /// What a CPU has counted since it was started.
 #[derive(Debug)]
 pub struct Counters {
-    /// Page faults on special entries that this CPU has resolved.
+    /// Page faults of this CPU that brought a page home from a device.
     pub faults: AtomicU64,
     /// Interrupts that other CPUs have sent to this one for a flush.
     pub interrupts: AtomicU64,

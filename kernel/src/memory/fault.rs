@@ -3,8 +3,10 @@
 use super::strict;
 use crate::arch::frame::ExceptionFrame;
 use crate::arch::layout;
+use crate::arch::per_cpu::PerCpu;
 use crate::trace::{self, Told};
 use core::fmt;
+use core::sync::atomic::Ordering::Relaxed;
 use ferry_mm::space::{Access, FaultError, Resolution};
 use x86_64::VirtAddr;
 use x86_64::structures::idt::PageFaultErrorCode;
@@ -61,6 +63,7 @@ pub fn page_fault(address: VirtAddr, code: PageFaultErrorCode, frame: &Exception
         Access::Read
     };
     if space.fault(address, access).map_err(Failure::Access)? == Resolution::CameHome {
+        PerCpu::current().counters.faults.fetch_add(1, Relaxed);
         strict::note(address, frame.instruction_pointer(), access);
     }
     Ok(())

@@ -8,6 +8,7 @@ mod device;
 mod fork;
 mod hmm;
 mod kinds;
+mod many_cpus;
 mod migrate;
 mod space;
 mod strict;
