@@ -20,7 +20,7 @@ use x86_64::registers::control::{Cr0, Cr3, Cr4, Efer};
 use x86_64::registers::model_specific::Msr;
 
 /// How often CPUs flush each other.
-const FLUSHES: u32 = 2_000;
+const FLUSHES: u32 = 500;
 
 /// Waits until `condition` holds, serving what others ask.
 fn wait_until(condition: impl Fn() -> bool) {
