@@ -11,12 +11,12 @@ use crate::harness::{TestFailure, TestResult, check, check_eq, fail, kernel_test
 use crate::memory::fault::Failure;
 use crate::memory::{AddressSpace, enter, leave, manager};
 use core::hint::spin_loop;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use ferry_mm::address::{PAGE_BYTES, PageRange, TABLE_ENTRIES};
 use ferry_mm::machine::{CpuId, CpuSet};
 use ferry_mm::migrate::{MigrateError, Report};
 use ferry_mm::page_table::entry::Entry;
-use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
+use ferry_mm::page_table::flush::{FlushRequest, FlushScope, PAGE_BY_PAGE_LIMIT};
 use ferry_mm::space::{Access, FaultError, Protection};
 use x86_64::VirtAddr;
 
@@ -363,41 +363,57 @@ kernel_test! {
 
     fn no_store_is_lost_while_pages_come_and_go() -> TestResult {
         const PAGES: u64 = 32;
-        const STORES: u64 = 200;
+        const JOURNEYS: u64 = 200;
         need_cpus(2)?;
         let device = the_device()?;
         let room = Room::enter()?;
         let range = room.map_filled(PAGES)?;
-        let writers = count() as u64 - 1;
-        let (done, moved) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (over, moved) = (AtomicBool::new(false), AtomicU64::new(0));
+        for (index, cpu) in (0..PAGES).flat_map(|index| (0..count()).filter_map(CpuId::new).map(move |cpu| (index, cpu))) {
+            probe::store(word(range, index, cpu), 0)?;
+        }
+        let stored: [AtomicU64; MOST_CPUS] = [const { AtomicU64::new(0) }; MOST_CPUS];
         in_space(room.space, need_cpus(count())?, |cpu| {
             if cpu == CpuId::BOOT {
-                while done.load(SeqCst) < writers {
+                let travelled = (0..JOURNEYS).try_for_each(|_| {
                     moved.fetch_add(room.space.migrate_to_device(range, device)?.moved, Relaxed);
                     let _ = room.space.migrate_to_system(range)?;
-                }
-                return Ok(());
+                    Ok::<(), TestFailure>(())
+                });
+                over.store(true, SeqCst);
+                return travelled;
             }
-            let written = (1..=STORES).try_for_each(|value| {
-                for index in 0..PAGES {
-                    let own = word(range, index, cpu);
+            let mut value = 0;
+            while !over.load(SeqCst) {
+                for own in (0..PAGES).map(|index| word(range, index, cpu)) {
                     let before = probe::load(own)?;
-                    if value > 1 && before != value - 1 {
-                        fail!("CPU {} page {index}: {before} instead of {}", cpu.number(), value - 1);
-                    }
-                    probe::store(own, value)?;
+                    check!(before == value, "CPU {} finds {before} at v{own:#x} where it stored {value}", cpu.number())?;
+                    probe::store(own, value + 1)?;
                 }
-                Ok::<(), TestFailure>(())
-            });
-            done.fetch_add(1, SeqCst);
-            written
+                value += 1;
+            }
+            stored[cpu.number()].store(value, Relaxed);
+            Ok(())
         })?;
         for cpu in (1..count()).filter_map(CpuId::new) {
             for index in 0..PAGES {
-                check_eq!(probe::load(word(range, index, cpu))?, STORES);
+                check_eq!(probe::load(word(range, index, cpu))?, stored[cpu.number()].load(Relaxed));
             }
         }
         check!(moved.load(Relaxed) > 0, "nothing moved, so nothing was tried")
+    }
+
+    fn a_few_pages_are_flushed_one_by_one_on_another_cpu_too() -> TestResult {
+        need_cpus(2)?;
+        let room = Room::enter()?;
+        let range = room.map_filled(PAGE_BY_PAGE_LIMIT)?;
+        let protect = || Ok(room.space.protect(range, Protection::READ)?);
+        with_warm_neighbour(room.space, range, protect, || {
+            for address in (0..PAGE_BY_PAGE_LIMIT).rev().map(|index| range.page(index).start_address()) {
+                check!(probe::store(address, 0).is_err(), "v{address:#x} can be written")?;
+            }
+            Ok(())
+        })
     }
 
     fn two_migrations_of_the_same_pages_and_a_fork_leave_every_page_whole() -> TestResult {
