@@ -7,7 +7,7 @@ use crate::arch::cpus::shootdown::flush;
 use crate::arch::cpus::{count, run_on};
 use crate::arch::per_cpu::{MOST_CPUS, PerCpu};
 use crate::arch::probe::{self, ProbeError};
-use crate::harness::{TestFailure, TestResult, check, check_eq, fail, kernel_test, need_cpus};
+use crate::harness::{TestFailure, TestResult, check, check_eq, kernel_test, need_cpus};
 use crate::memory::fault::Failure;
 use crate::memory::{AddressSpace, enter, leave, manager};
 use core::hint::spin_loop;
