@@ -146,6 +146,11 @@ fn protection_holds_for_swapped_pages() {
 }
 
 #[test]
+fn a_device_reads_what_comes_back() {
+    passes(&swapped("a_device_that_follows_reads_what_comes_back"), machine(SLOTS, None));
+}
+
+#[test]
 fn a_read_error_is_the_error_of_one_page() {
     passes(&swapped("a_read_error_is_that_of_one_page"), machine(SLOTS, Some(SwapFault::Read(BAD_SLOT))));
 }

@@ -2,11 +2,13 @@
 //! the disk, and of its errors. The host looks into the image itself (`boot/runner/tests/disk.rs`).
 use super::pattern;
 use crate::arch::areas::{load_bytes, store_bytes};
+use crate::arch::machine::PageBuffer;
 use crate::arch::probe;
 use crate::disk::attach;
 use crate::harness::{TestFailure, TestResult, check, check_eq, fail, kernel_test};
 use crate::memory::fault::Failure;
-use crate::memory::{AddressSpace, enter, leave, manager};
+use crate::memory::mirror::{Buffer, Mirror};
+use crate::memory::{AddressSpace, device, enter, leave, manager};
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::page_table::entry::Entry;
 use ferry_mm::space::{FaultError, Protection};
@@ -124,6 +126,32 @@ kernel_test! {
         }
         for page in (0..PAGES).filter(|page| *page != bad) {
             swapped.check_contents(page)?;
+        }
+        Ok(())
+    }
+
+    fn a_device_that_follows_reads_what_comes_back() -> TestResult {
+        let device = device::all()?[0].id;
+        let swapped = Swapped::new()?;
+        let copy = Buffer::new(device, PAGES)?;
+        let mirror = Mirror::open(swapped.space, swapped.range, device)?;
+        let read = || -> Result<_, TestFailure> {
+            Ok(mirror.read(swapped.range, &copy)?.map(|done| (done.pages, done.faults)))
+        };
+        check_eq!(read()?, Ok((PAGES, 1)));
+        check_eq!(swapped.space.swap_out(swapped.range)?.freed, PAGES);
+        // Other contents for the frames that the device knew.
+        let others = PageRange::covering(swapped.address(0) + PAGES * PAGE_BYTES, PAGES * PAGE_BYTES)?;
+        swapped.space.map_anonymous(others, Protection::READ_WRITE)?;
+        for page in 0..PAGES {
+            store_bytes(others.page(page).start_address(), &pattern(PAGES + page));
+        }
+        check_eq!(read()?, Ok((PAGES, 1)));
+        for page in 0..PAGES {
+            let mut found = PageBuffer::zeros();
+            copy.load(page, &mut found);
+            check!(found.0 == pattern(page), "the device has read other contents from page {page}")?;
+            check_eq!(swapped.slot(page), None);
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ mod hmm;
 mod kinds;
 mod many_cpus;
 mod migrate;
+mod mirror;
+mod peer;
 mod space;
 mod strict;
 

@@ -2,11 +2,11 @@
 use ferry_device::request::OperationStatus;
 use ferry_mm::space::Protection;
 
-use super::peer::{Contents, Done, Peer, ints, negated, zeros};
 use super::{BUFFER_PAGES, ROUNDS, Variant};
 use crate::arch::areas::load_byte;
 use crate::harness::{TestResult, check, check_eq};
 use crate::memory::tests::Room;
+use crate::memory::tests::peer::{Contents, Done, Peer, ints, negated, zeros};
 
 const WHOLE: Done = Done { pages: BUFFER_PAGES, faults: 1 };
 

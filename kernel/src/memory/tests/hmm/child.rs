@@ -2,10 +2,10 @@
 use ferry_mm::mirror::MirrorEntry;
 use ferry_mm::space::Protection;
 
-use super::peer::{Contents, Done, Peer, ints, negated};
 use super::{BUFFER_PAGES, Variant};
 use crate::harness::{TestResult, check, check_eq};
 use crate::memory::enter;
+use crate::memory::tests::peer::{Contents, Done, Peer, ints, negated};
 use crate::memory::tests::{Room, pages_at};
 
 /// Pages of the buffers that the peer forks with: those of a huge page.

@@ -2,11 +2,11 @@
 use ferry_device::request::OperationStatus;
 use ferry_mm::space::Protection;
 
-use super::peer::{Contents, Peer, ints};
 use super::{BUFFER_PAGES, Variant};
 use crate::harness::{TestResult, check, check_eq};
 use crate::memory::enter;
 use crate::memory::tests::Room;
+use crate::memory::tests::peer::{Contents, Peer, ints};
 
 pub(super) fn exclusive(variant: Variant) -> TestResult {
     let room = Room::enter()?;

@@ -3,10 +3,10 @@ use ferry_mm::migrate::{Invalid, MigrateError};
 use ferry_mm::mirror::{MirrorEntry, Place};
 use ferry_mm::space::{Access, Protection, Term};
 
-use super::peer::{Contents, Peer, ints};
 use super::{BUFFER_PAGES, ROUNDS, Variant};
 use crate::harness::{TestResult, check, check_eq};
 use crate::memory::manager;
+use crate::memory::tests::peer::{Contents, Peer, ints};
 use crate::memory::tests::{Room, pages_at};
 
 pub(super) fn migrate(variant: Variant) -> TestResult {

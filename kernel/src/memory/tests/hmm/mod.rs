@@ -21,7 +21,6 @@ mod child;
 mod exclusive;
 mod migrate;
 mod moved;
-mod peer;
 mod several;
 
 use ferry_device::DeviceType;

@@ -3,9 +3,9 @@ use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::space::Leave;
 
 use super::Variant;
-use super::peer::{Contents, Peer, ints};
 use crate::harness::{TestResult, check, check_eq};
 use crate::memory::tests::Room;
+use crate::memory::tests::peer::{Contents, Peer, ints};
 
 /// Pages of the peer's buffers in these tests: those of a huge page.
 const PAGES: u64 = 512;

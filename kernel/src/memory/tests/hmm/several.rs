@@ -5,10 +5,10 @@ use ferry_mm::space::Protection;
 use ferry_mm::stats::Reason;
 
 use super::Variant;
-use super::peer::{Done, Peer, ints};
 use crate::arch::areas::load_byte;
 use crate::harness::{TestResult, check, check_eq};
 use crate::memory::tests::Room;
+use crate::memory::tests::peer::{Done, Peer, ints};
 
 pub(super) fn migrate_mixed(variant: Variant) -> TestResult {
     let room = Room::enter()?;

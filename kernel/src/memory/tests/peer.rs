@@ -72,6 +72,13 @@ impl Contents {
         Self(bytes)
     }
 
+    /// Page `page` of a device's buffer, through the BAR.
+    pub(super) fn read(buffer: &Buffer, page: u64) -> Self {
+        let mut bytes = PageBuffer::zeros();
+        buffer.load(page, &mut bytes);
+        Self(bytes)
+    }
+
     /// Stores it to page `page` of `range`.
     pub(super) fn store(self, range: PageRange, page: u64) {
         store_bytes(range.page(page).start_address(), &self.0.0);
@@ -113,6 +120,14 @@ impl Peer {
         Ok(Self { mirror: Mirror::open(room.space, range, device)?, copy, range })
     }
 
+    /// Ends the following, whatever the device is at, and has `device`, the same, follow the buffer again. The mirror keeps
+    /// its contents.
+    pub(super) fn reopen(self, room: &Room, device: DeviceId) -> Result<Self, TestFailure> {
+        let Self { mirror, copy, range } = self;
+        drop(mirror);
+        Ok(Self { mirror: Mirror::open(room.space, range, device)?, copy, range })
+    }
+
     /// `count` pages of the buffer from page `first` on.
     pub(super) fn pages(&self, first: u64, count: u64) -> PageRange {
         self.range.part(first, count)
@@ -140,9 +155,7 @@ impl Peer {
     /// Checks the mirror, through the BAR.
     pub(super) fn check_mirror(&self, contents: impl Fn(u64) -> Contents) -> TestResult {
         (0..self.range.pages()).try_for_each(|page| {
-            let mut found = PageBuffer::zeros();
-            self.copy.load(page, &mut found);
-            check!(found == contents(page).0, "page {page}, as the device has read it")
+            check!(Contents::read(&self.copy, page) == contents(page), "page {page}, as the device has read it")
         })
     }
 
