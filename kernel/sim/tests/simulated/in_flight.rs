@@ -70,59 +70,48 @@ fn a_page_that_comes_home_for_one_space_is_busy_for_the_others() {
     }
 }
 
-#[test]
-fn sharers_who_fault_on_one_device_page_wait_for_each_other() {
-    let (world, parent, _child) = shared();
-    for round in 0..40 {
-        // What came home for both is theirs alone: so each round has a page that both find on the device.
-        let shared = parent.fork().unwrap();
-        world.cpu(1).enter(shared);
-        assert_eq!(parent.migrate_to_device(pages(0, 4), DEVICE).unwrap().moved, 4, "round {round}");
-        std::thread::scope(|scope| {
-            for cpu in [0, 1] {
-                scope.spawn(move || {
-                    for number in 0..4 {
-                        assert_eq!(page(world.cpu(cpu), number), contents(number));
-                    }
-                });
-            }
-        });
-        world.cpu(1).leave();
-        shared.destroy().unwrap();
-    }
-    audit(world).unwrap();
-    world.assert_all_free();
-}
-
-#[test]
-fn an_unmap_waits_for_who_brings_the_page_home() {
-    let (world, parent, child) = shared();
+/// Brings page 2 home for the parent on CPU 0; meanwhile CPU 1 begins `waiting`, which must not end before the copy has.
+fn expect_waits(
+    (world, parent, child): (&'static World, Space<'static, Sim>, Space<'static, Sim>),
+    waiting: impl FnOnce(Space<'static, Sim>) + Send,
+) {
     assert_eq!(parent.migrate_to_device(pages(0, 4), DEVICE).unwrap().moved, 4);
     let (began, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (copying, unmapped, cpu) = (began.clone(), ended.clone(), world.cpu(0).id());
+    let (copying, has_ended, cpu) = (began.clone(), ended.clone(), world.cpu(0).id());
     world.sim().watch(move |sim, moment| {
         if moment == Moment::Copy && sim.cpu() == cpu && !copying.swap(true, Ordering::SeqCst) {
             for _ in 0..20 {
                 std::thread::sleep(std::time::Duration::from_millis(1));
-                assert!(!unmapped.load(Ordering::SeqCst), "the frame was let go of while it was copied");
+                assert!(!has_ended.load(Ordering::SeqCst), "nobody waited for the copy");
             }
         }
     });
     std::thread::scope(|scope| {
-        let unmapping = scope.spawn(|| {
+        let other = scope.spawn(|| {
             while !began.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
-            world.cpu(1).run(|| child.unmap(pages(2, 1))).unwrap();
+            world.cpu(1).run(|| waiting(child));
             ended.store(true, Ordering::SeqCst);
         });
         assert_eq!(world.cpu(0).run(|| parent.migrate_to_system(pages(2, 1))).unwrap().moved, 1);
-        unmapping.join().unwrap();
+        other.join().unwrap();
     });
     world.sim().unwatch();
     assert_eq!(page(world.cpu(0), 2), contents(2));
     audit(world).unwrap();
     world.assert_all_free();
+}
+
+#[test]
+fn a_fault_waits_for_who_brings_the_page_home_for_another_space() {
+    let scene = shared();
+    expect_waits(scene, |_| assert_eq!(page(scene.0.cpu(1), 2), contents(2)));
+}
+
+#[test]
+fn an_unmap_waits_for_who_brings_the_page_home() {
+    expect_waits(shared(), |child| child.unmap(pages(2, 1)).unwrap());
 }
 
 /// How pages come home.

@@ -165,24 +165,26 @@ fn a_device_frame_keeps_its_contents_for_as_long_as_an_entry_names_it() {
         |world, _| world.cpu(0).store(at(2, 9), &[1]).unwrap(),
         |_, space| assert_eq!(space.migrate_to_system(pages(0, 4)).unwrap().moved, 4),
         |world, _| {
-            [DEVICE, COHERENT]
-                .map(|device| world.manager().evict_device(device).unwrap().busy)
-                .iter()
-                .for_each(|busy| assert_eq!(*busy, 0))
+            let evicted = [DEVICE, COHERENT].map(|device| world.manager().evict_device(device).unwrap());
+            assert_eq!(evicted.map(|evicted| evicted.busy), [0, 0]);
         },
         |_, space| drop(space.pin(at(2, 0), Access::Read, Term::Long).unwrap()),
     ];
-    for (device, way) in [DEVICE, COHERENT].into_iter().flat_map(|device| ways.map(|way| (device, way))) {
+    // A store to a page that is ours alone leaves it in coherent memory.
+    let cases = [(true, &ways[..]), (false, &ways[1..])].into_iter();
+    let cases = cases.flat_map(|(is_shared, ways)| ways.iter().map(move |way| (is_shared, way)));
+    for (device, (is_shared, way)) in cases.flat_map(|case| [(DEVICE, case), (COHERENT, case)]) {
         let world = with_coherent().build();
         let parent = space_of(&world, 4);
         fill(world.cpu(0), 4);
-        let child = parent.fork().unwrap();
+        let child = is_shared.then(|| parent.fork().unwrap());
         assert_eq!(parent.migrate_to_device(pages(0, 4), device).unwrap().moved, 4);
-        let slots = [parent, child].map(|space| space.path(at(2, 0)).leaf().unwrap().slot);
+        let slot = |space: Space<'_, Sim>| space.path(at(2, 0)).leaf().unwrap().slot;
+        let slots: Vec<_> = child.into_iter().chain([parent]).map(slot).collect();
         let looks = Arc::new(AtomicU64::new(0));
         let count = looks.clone();
         world.sim().watch(move |sim, _| {
-            for slot in slots {
+            for slot in &slots {
                 let offset = usize::from(slot.index()) * 8;
                 let word = sim.bytes(slot.table().into())[offset..offset + 8].try_into().unwrap();
                 let named = match RawEntry(u64::from_le_bytes(word)).decode() {

@@ -153,6 +153,25 @@ fn a_write_to_a_shared_page_leaves_the_other_space_as_it_was() {
     world.assert_all_free();
 }
 
+/// A device's stores set no bit: a page that it may write is dirty from then on, and kept.
+#[test]
+fn a_page_that_a_device_may_write_is_dirty() {
+    let world = forever(small().swap(16));
+    let space = space_of(world, 4);
+    fill(world.cpu(0), 4);
+    let (_, id) = Witness::of(world, space, 0, 4);
+    space.free_lazily(pages(0, 4)).unwrap();
+    let Ok(MirrorEntry::Ram { writable: true, .. }) = ask(world, space, id, 1, Want::Look) else { panic!() };
+    let Ok(MirrorEntry::Ram { frame, .. }) = ask(world, space, id, 2, Want::Write) else { panic!() };
+    assert_eq!([1, 2].map(|number| present(space, number).1.contains(LeafFlags::DIRTY)), [false, true]);
+    world.sim().poke(frame.into(), 0, u64::MAX);
+    assert_eq!(space.swap_out(pages(1, 2)).unwrap().freed, 2);
+    assert_eq!(page(world.cpu(0), 1), zeros(), "it was only looked at, and need not be kept");
+    assert_eq!(world.cpu(0).read(at(2, 0)).unwrap(), [0xff; 8]);
+    audit(world).unwrap();
+    world.assert_all_free();
+}
+
 #[test]
 fn a_page_in_exclusive_use_is_nothing_to_a_look_and_taken_back_by_a_fault() {
     let (world, space, id) = world_of_kinds();
