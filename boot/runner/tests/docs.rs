@@ -156,10 +156,15 @@ fn every_file_and_test_that_is_named_exists() {
                 files += 1;
                 assert!(workspace().join(&word).exists(), "{}: there is no {word}", path.display());
             }
-            let name = word.rsplit("::").next().unwrap();
-            let is_test = path.ends_with("testing.md") && name.len() > 20;
-            if is_test && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
-                let function = format!("fn {name}(");
+            // Two dots stand for the rest of a name.
+            let (name, end) = word.strip_suffix("..").map_or((word.as_str(), "("), |start| (start, ""));
+            let name = name.rsplit("::").next().unwrap();
+            let with_module = ["rules.md", "lessons.md"].iter().any(|page| path.ends_with(page)) && word.contains("::");
+            let names_tests = with_module || path.ends_with("testing.md");
+            let is_name =
+                name.len() > 20 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if names_tests && is_name {
+                let function = format!("fn {name}{end}");
                 assert!(sources.contains(&function) || tests.contains(&function), "there is no test {name}");
             }
         }
