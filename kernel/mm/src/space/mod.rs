@@ -7,11 +7,13 @@
 //! 3. A CPU is in a space's set of CPUs from before it loads the space's root until after it has loaded another one.
 //! 4. The upper half of every space is the kernel's, and the same in all.
 pub mod area;
+mod copy_on_write;
 mod exclusive;
 mod fault;
 mod fork;
 mod lazy;
 mod map;
+mod outcome;
 mod pin;
 mod protect;
 mod relocate;
@@ -37,9 +39,9 @@ use area::AreaList;
 pub use area::{Area, AreaKind, Protection};
 pub use exclusive::ExclusiveError;
 pub(crate) use exclusive::taken_back;
-pub use fault::{Access, FaultError, Resolution};
 pub use fork::ForkError;
 pub use map::MapError;
+pub use outcome::{Access, FaultError, Resolution};
 pub use pin::{Pin, Term};
 pub use relocate::{Leave, RelocateError};
 use residency::Charges;
