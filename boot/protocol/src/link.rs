@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 /// Longest encoded frame in bytes, the closing zero included.
 pub const MAX_FRAME_BYTES: usize = 512;
@@ -155,6 +155,17 @@ pub enum FromKernel<'a> {
         migrated: u64,
         /// Pages that came home from it.
         returned: u64,
+    },
+    /// What a CPU has counted, after the last checkpoint; in ascending order of the CPUs.
+    CpuOutcome {
+        /// Its number.
+        cpu: u32,
+        /// Page faults of it that brought a page home from a device.
+        faults: u64,
+        /// Interrupts that other CPUs sent it for a flush.
+        ipis: u64,
+        /// Times at which it has forgotten translations.
+        flushes: u64,
     },
     /// The demo's own counts, after the last checkpoint.
     Outcome(Outcome),

@@ -40,7 +40,10 @@ fn ferried_anywhere(bytes: &[u8], arguments: &[&str]) -> (Ran, JsonValue) {
     assert_eq!(text(&json, "sha256_expected"), sha256(&inverted));
     assert_eq!(text(&json, "sha256_after"), sha256(&inverted));
     assert!(*json["verified"].get::<bool>().unwrap());
-    assert_eq!(number(&json, "cpus"), 1);
+    let per_cpu = json["per_cpu"].get::<Vec<JsonValue>>().expect("counts of each CPU");
+    assert_eq!(number(&json, "cpus"), per_cpu.len() as u64);
+    let faults: u64 = per_cpu.iter().map(|cpu| number(cpu, "faults")).sum();
+    assert_eq!(faults, number(&json, "faults"));
     assert!(json["error"].is_null() && number(&json, "wall_ms") > 0);
     (ran, json)
 }
@@ -67,6 +70,27 @@ fn a_device_smaller_than_the_input_takes_it_in_rounds() {
     let (_, json) = ferried(&noise(16 << 20), &["--vram", "4M"]);
     assert!(number(&json, "rounds") >= 4);
     assert!(number(&json, "stayed.device-full") > 0);
+}
+
+#[test]
+fn four_cpus_go_and_come_home_at_once() {
+    for (arguments, rounds) in [(&["--cpus", "4"][..], 1), (&["--cpus", "4", "--vram", "4M"], 5)] {
+        let (_, json) = ferried(&noise(16 << 20), arguments);
+        assert_eq!((number(&json, "cpus"), number(&json, "rounds") >= rounds), (4, true));
+        let per_cpu = json["per_cpu"].get::<Vec<JsonValue>>().unwrap();
+        for (index, cpu) in per_cpu.iter().enumerate() {
+            assert_eq!(number(cpu, "cpu"), index as u64);
+            // Its part: a quarter of the input, whatever the device had room for in a round.
+            assert_eq!(number(cpu, "faults"), 1024, "CPU {index}");
+            // Each of its calls flushes itself.
+            assert!(number(cpu, "flushes") > 0, "CPU {index}");
+        }
+        // One CPU is not interrupted by itself, and a flush costs another at most one interrupt.
+        let (ipis, flushes) = per_cpu
+            .iter()
+            .fold((0, 0), |(ipis, flushes), cpu| (ipis + number(cpu, "ipis"), flushes + number(cpu, "flushes")));
+        assert!(ipis < flushes, "{ipis} interrupts, {flushes} flushes");
+    }
 }
 
 #[test]

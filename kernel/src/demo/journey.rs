@@ -4,19 +4,21 @@
 //!   pages of the input  │ share of device 0 │ share of device 1 │ ... │
 //!   a round             migrate ─▶ invert (the devices) ─▶ home ─▶ what had no room: next round
 //! ```
-//! From a private device a page comes home because the CPU touches it. A coherent device's page the CPU reads where it
+//! All CPUs migrate and bring home at the same time, each its part of a share. From a private device a page comes home because the CPU touches it. A coherent device's page the CPU reads where it
 //! is; a call brings it home.
 use super::page_set::PageSet;
 use super::{DemoError, check_in, progress};
-use crate::arch::areas;
+use crate::arch::{areas, cpus};
 use crate::link;
 use crate::memory::device::{self, Attached};
 use crate::memory::{self, AddressSpace, strict};
 use alloc::vec::Vec;
-use core::ops::Range;
+use core::ops::{AddAssign, Range};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ferry_device::DeviceType;
 use ferry_mm::address::{PAGE_BYTES, PageRange};
-use ferry_mm::frame::{AnyFrame, DeviceFrame};
+use ferry_mm::frame::{AnyFrame, DeviceFrame, DeviceId};
+use ferry_mm::machine::CpuId;
 use ferry_mm::page_table::entry::Entry;
 use ferry_mm::stats::{Reason, Stayed};
 use ferry_protocol::link::{Checkpoint, FromKernel, Outcome, Stage};
@@ -54,7 +56,14 @@ impl Share {
     }
 }
 
+/// The part of a share that one CPU carries.
+fn part_of(pages: &Range<u64>, cpu: CpuId) -> Range<u64> {
+    let border = |number| pages.start + (pages.end - pages.start) * number as u64 / cpus::count() as u64;
+    border(cpu.number())..border(cpu.number() + 1)
+}
+
 /// What stayed in a round: as the memory manager says, and pages that were not offered to a full device.
+#[derive(Default)]
 struct Left {
     stayed: Stayed,
     not_offered: u64,
@@ -62,7 +71,7 @@ struct Left {
 
 /// The input's way to the devices and home.
 pub(super) struct Journey<'a> {
-    /// The space that the CPU is in.
+    /// The space that the CPU is in, and that others enter for their part.
     pub space: AddressSpace,
     /// The input's pages.
     pub range: PageRange,
@@ -101,29 +110,45 @@ impl Journey<'_> {
         Ok(())
     }
 
-    /// Migrates every page that has not travelled yet, call by call.
+    /// Migrates every page that has not travelled yet, on all CPUs.
     fn migrate(&mut self, travelled: &PageSet) -> Result<Left, DemoError> {
-        let mut left = Left { stayed: Stayed::default(), not_offered: 0 };
+        let mut left = Left::default();
         for index in 0..self.shares.len() {
             let Share { device, ref pages, .. } = self.shares[index];
-            let mut rest = pages.clone();
-            while let Some(run) = travelled.run(rest.clone(), false, PAGES_PER_CALL) {
-                // What has no room there would be read from the swap disk for nothing.
-                let free = memory::manager().device(device.id).map_or(0, |device| device.free());
-                let offered = run.start..run.end.min(run.start + free);
-                rest.start = run.end;
-                left.not_offered += run.end - offered.end;
-                if offered.is_empty() {
-                    continue;
-                }
-                let part = self.part(&offered)?;
-                let report = self.space.migrate_to_device(part, device.id).map_err(DemoError::Migrate)?;
-                self.shares[index].migrated += report.moved;
-                left.stayed += report.stayed;
-                progress(Stage::Migrated, run.end, self.range.pages());
+            let work = |cpu| self.migrate_part(device.id, part_of(pages, cpu), travelled);
+            for part in memory::run_in(self.space, cpus::online(), work).into_iter().flatten() {
+                let (moved, more) = part?;
+                self.shares[index].migrated += moved;
+                left += more;
             }
         }
         Ok(left)
+    }
+
+    /// Migrates the pages of `rest` that have not travelled yet, call by call; returns how many moved.
+    fn migrate_part(
+        &self,
+        device: DeviceId,
+        mut rest: Range<u64>,
+        travelled: &PageSet,
+    ) -> Result<(u64, Left), DemoError> {
+        let (mut moved, mut left) = (0, Left::default());
+        while let Some(run) = travelled.run(rest.clone(), false, PAGES_PER_CALL) {
+            // What has no room there would be read from the swap disk for nothing.
+            let free = memory::manager().device(device).map_or(0, |device| device.free());
+            let offered = run.start..run.end.min(run.start + free);
+            rest.start = run.end;
+            left.not_offered += run.end - offered.end;
+            if offered.is_empty() {
+                continue;
+            }
+            let part = self.part(&offered)?;
+            let report = self.space.migrate_to_device(part, device).map_err(DemoError::Migrate)?;
+            moved += report.moved;
+            left.stayed += report.stayed;
+            progress(Stage::Migrated, run.end, self.range.pages());
+        }
+        Ok((moved, left))
     }
 
     fn report(&self, round: u32, left: &Left) {
@@ -139,24 +164,28 @@ impl Journey<'_> {
 
     /// Brings the pages in the set home from their devices.
     fn bring_home(&mut self, away: &PageSet) -> Result<(), DemoError> {
-        let mut home = 0;
+        let home = AtomicU64::new(0);
         for index in 0..self.shares.len() {
             let Share { device, ref pages, .. } = self.shares[index];
-            let pages = pages.clone();
             let faults = || memory::manager().statistics().read().special_faults;
             let faults_before = faults();
-            for page in away.iter(pages.clone()) {
-                // On a private device the first access to each page faults, and when it has been made, the page is home.
-                areas::load_byte(self.range.page(page).start_address());
-                strict::drain();
-                home += 1;
-                progress(Stage::Returned, home, away.len());
+            let work = |cpu| {
+                let pages = part_of(pages, cpu);
+                for page in away.iter(pages.clone()) {
+                    // On a private device the first access to each page faults, and when it has been made, the page is home.
+                    areas::load_byte(self.range.page(page).start_address());
+                    strict::drain();
+                    progress(Stage::Returned, home.fetch_add(1, Relaxed) + 1, away.len());
+                }
+                match device.device_type {
+                    DeviceType::Private => Ok(away.iter(pages).count() as u64),
+                    DeviceType::Coherent => self.call_home(away, pages),
+                }
+            };
+            for returned in memory::run_in(self.space, cpus::online(), work).into_iter().flatten() {
+                self.shares[index].returned += returned?;
             }
             self.shares[index].faults += faults() - faults_before;
-            self.shares[index].returned += match device.device_type {
-                DeviceType::Private => away.iter(pages).count() as u64,
-                DeviceType::Coherent => self.call_home(away, pages)?,
-            };
         }
         Ok(())
     }
@@ -214,6 +243,13 @@ impl Journey<'_> {
         let root = self.space.root().start_address().as_u64();
         let start = self.range.start_address().as_u64();
         check_in(Checkpoint { stage, round, root, start, pages: self.range.pages() })
+    }
+}
+
+impl AddAssign for Left {
+    fn add_assign(&mut self, other: Self) {
+        self.stayed += other.stayed;
+        self.not_offered += other.not_offered;
     }
 }
 

@@ -17,12 +17,14 @@ mod page_set;
 
 pub use error::DemoError;
 
+use crate::arch::per_cpu::{Counters, PerCpu};
 use crate::arch::{areas, cpus};
 use crate::disk;
 use crate::fw_cfg::{File, FwCfg};
 use crate::link;
 use crate::memory::{self, AddressSpace, device, strict};
 use crate::trace::{self, Told};
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::inject::Step;
@@ -93,6 +95,11 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     check_in(Checkpoint { stage: Stage::TornDown, round: 0, root: 0, start: INPUT_START.as_u64(), pages })?;
     for share in &shares {
         link::send(&share.outcome());
+    }
+    for cpu in 0..cpus::count() {
+        let Counters { faults, interrupts, flushes } = &PerCpu::of(cpu).counters;
+        let [faults, ipis, flushes] = [faults, interrupts, flushes].map(|counter| counter.load(Relaxed));
+        link::send(&FromKernel::CpuOutcome { cpu: cpu as u32, faults, ipis, flushes });
     }
     let counts = manager.statistics().read();
     outcome.migrated = shares.iter().map(|share| share.migrated).sum();

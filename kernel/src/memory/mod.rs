@@ -20,13 +20,15 @@ pub mod strict;
 #[cfg(feature = "tests")]
 mod tests;
 
+use crate::arch::cpus::run_on;
+use crate::arch::cpus::work::Results;
 use crate::arch::machine::Hardware;
 use crate::arch::takeover::{self, Ground, TakeoverError};
 use bootloader_api::info::MemoryRegion;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ferry_mm::frame::OutOfFrames;
-use ferry_mm::machine::{MAX_CPUS, Machine};
+use ferry_mm::machine::{CpuId, CpuSet, MAX_CPUS, Machine};
 use ferry_mm::space::{Space, SpaceId};
 use protection::WritableAndExecutable;
 use spin::Once;
@@ -109,6 +111,27 @@ pub fn leave() {
         manager().leave(space);
         ENTERED[Hardware.cpu().number()].store(0, Ordering::Relaxed);
     }
+}
+
+/// Runs `work` on each of `cpus` at the same time, each in `space`, and waits until all are done.
+///
+/// The calling CPU stays in the space that it is in; where it takes part, that is `space`. The others leave it afterwards.
+///
+/// # Panics
+/// Where a CPU does not run or has work, or the calling CPU takes part and is in another space.
+pub fn run_in<R: Send>(space: AddressSpace, cpus: CpuSet, work: impl Fn(CpuId) -> R + Sync) -> Results<R> {
+    let caller = Hardware.cpu();
+    let inside = current_space().is_some_and(|current| current.id() == space.id());
+    assert!(inside || !cpus.contains(caller), "CPU {} takes part without being in the space", caller.number());
+    run_on(cpus, |cpu| {
+        if cpu == caller {
+            return work(cpu);
+        }
+        enter(space);
+        let result = work(cpu);
+        leave();
+        result
+    })
 }
 
 /// What there is of everything that can leak.

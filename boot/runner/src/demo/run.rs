@@ -10,7 +10,7 @@ use ferry_protocol::options::Trace;
 
 use super::failure::Failure;
 use super::report;
-use super::summary::Summary;
+use super::summary::{CpuSummary, Summary};
 use super::verify::Verifier;
 use super::view::{BehindBar, Outside, SwapSlots};
 use crate::error::{Error, Refusal};
@@ -156,6 +156,9 @@ impl Talk<'_> {
             FromKernel::Device { number, bar } => self.verifier.place_bar(number, bar),
             FromKernel::DeviceOutcome { number, migrated, returned } => {
                 self.summary.device_outcome(number, migrated, returned).map_err(Failure::Unexpected)?;
+            }
+            FromKernel::CpuOutcome { cpu, faults, ipis, flushes } => {
+                self.summary.cpu_outcome(cpu, CpuSummary { faults, ipis, flushes }).map_err(Failure::Unexpected)?;
             }
             FromKernel::Outcome(outcome) => self.summary.outcome = Some(outcome),
             FromKernel::Done => self.done = true,

@@ -58,6 +58,28 @@ impl DeviceSummary {
     }
 }
 
+/// What a CPU of the guest has counted, as the kernel says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CpuSummary {
+    /// Page faults of it that brought a page home from a device.
+    pub faults: u64,
+    /// Interrupts that were sent to it for flushes.
+    pub ipis: u64,
+    /// Times at which it has forgotten translations.
+    pub flushes: u64,
+}
+
+impl CpuSummary {
+    fn to_json(self, cpu: u32) -> Json {
+        Json::object([
+            ("cpu", cpu.into()),
+            ("faults", self.faults.into()),
+            ("ipis", self.ipis.into()),
+            ("flushes", self.flushes.into()),
+        ])
+    }
+}
+
 fn same(
     first_name: &'static str,
     first: impl Into<i128>,
@@ -80,6 +102,7 @@ pub struct Summary {
     strict: bool,
     rounds: u32,
     devices: Vec<DeviceSummary>,
+    per_cpu: Vec<CpuSummary>,
     seen_waiting: u64,
     seen_swapped: u64,
     stayed: BTreeMap<String, u64>,
@@ -108,6 +131,7 @@ impl Summary {
             strict: options.strict,
             rounds: 0,
             devices: machine.devices.iter().map(|device| DeviceSummary::new(device.device_type)).collect(),
+            per_cpu: Vec::new(),
             seen_waiting: 0,
             seen_swapped: 0,
             stayed: BTreeMap::new(),
@@ -157,6 +181,19 @@ impl Summary {
         Ok(())
     }
 
+    /// Takes in the kernel's counts for a CPU.
+    ///
+    /// # Errors
+    /// It is not the next one of the machine; the text says so.
+    pub fn cpu_outcome(&mut self, cpu: u32, counts: CpuSummary) -> Result<(), String> {
+        let next = self.per_cpu.len() as u32;
+        if cpu != next || cpu >= self.cpus {
+            return Err(format!("counts of CPU {cpu}, where {next} of {} CPUs are counted", self.cpus));
+        }
+        self.per_cpu.push(counts);
+        Ok(())
+    }
+
     /// A count over all devices.
     fn total(&self, count: impl Fn(&DeviceSummary) -> u64) -> u64 {
         self.devices.iter().map(count).sum()
@@ -202,6 +239,11 @@ impl Summary {
         let faulting: u64 = faulting.map(|device| device.verified).sum();
         let private = "the number of pages that were on private devices";
         same("the kernel's count of faults on special entries", outcome.faults, private, faulting)?;
+        const FAULTS: &str = "the kernel's count of faults on special entries";
+        let by_cpu: u64 = self.per_cpu.iter().map(|cpu| cpu.faults).sum();
+        same("the sum of the CPUs' counts of faults", by_cpu, FAULTS, outcome.faults)?;
+        let counted = self.per_cpu.len() as u64;
+        same("the number of CPUs with counts", counted, "the number that was asked for", self.cpus)?;
         let told = if self.strict { outcome.faults } else { 0 };
         let noted = self.homecomings + outcome.lost_homecomings;
         same("the count of accesses told or lost in strict mode", noted, "the number of those there were", told)?;
@@ -241,6 +283,7 @@ impl Summary {
             ("swapped_out", outcome.map(|outcome| outcome.swapped_out).into()),
             ("swapped_in", outcome.map(|outcome| outcome.swapped_in).into()),
             ("devices", Json::Array((0..).zip(&self.devices).map(|(number, device)| device.to_json(number)).collect())),
+            ("per_cpu", Json::Array((0..).zip(&self.per_cpu).map(|(number, cpu)| cpu.to_json(number)).collect())),
             ("sha256_after", self.hash_after.map(text).into()),
             ("sha256_expected", text(self.expected).into()),
             (

@@ -9,7 +9,7 @@ use crate::arch::per_cpu::{MOST_CPUS, PerCpu};
 use crate::arch::probe::{self, ProbeError};
 use crate::harness::{TestFailure, TestResult, check, check_eq, kernel_test, need_cpus};
 use crate::memory::fault::Failure;
-use crate::memory::{AddressSpace, enter, leave, manager};
+use crate::memory::{AddressSpace, manager, run_in};
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use ferry_mm::address::{PAGE_BYTES, PageRange, TABLE_ENTRIES};
@@ -44,16 +44,7 @@ impl Turns {
 
 /// Runs `work` on each of `cpus`, in `space`; the CPU of the test is in it and stays. The first failure of any counts.
 fn in_space(space: AddressSpace, cpus: CpuSet, work: impl Fn(CpuId) -> TestResult + Sync) -> TestResult {
-    let results = run_on(cpus, |cpu| {
-        if cpu == CpuId::BOOT {
-            return work(cpu);
-        }
-        enter(space);
-        let result = work(cpu);
-        leave();
-        result
-    });
-    results.into_iter().flatten().collect()
+    run_in(space, cpus, work).into_iter().flatten().collect()
 }
 
 /// Has CPU 1 write every page of `range`, then has the CPU of the test do `weaken`, then lets CPU 1 `look`.

@@ -35,6 +35,7 @@ fn good() -> Summary {
     summary.transformed([2, 1].into_iter());
     summary.device_outcome(0, 2, 2).unwrap();
     summary.device_outcome(1, 1, 1).unwrap();
+    summary.cpu_outcome(0, CpuSummary { faults: 2, ipis: 0, flushes: 1 }).unwrap();
     summary.seen_waiting = 1;
     summary.seen_swapped = 4;
     summary.stayed("device-full", 1);
@@ -50,10 +51,12 @@ fn good() -> Summary {
 fn every_number_that_differs_is_noticed() {
     assert!(good().check().is_ok());
     type Change = (&'static str, fn(&mut Summary));
-    let changes: [Change; 22] = [
+    let changes: [Change; 24] = [
         ("count of pages", |s| s.outcome.as_mut().unwrap().pages = 4),
         ("CPUs", |s| s.outcome.as_mut().unwrap().cpus = 2),
         ("rounds", |s| s.rounds = 3),
+        ("CPUs' counts of faults", |s| s.per_cpu[0].faults = 1),
+        ("CPUs with counts", |s| s.per_cpu.push(CpuSummary { faults: 0, ipis: 0, flushes: 0 })),
         ("migrated", |s| s.outcome.as_mut().unwrap().migrated = 2),
         ("reached a device", |s| s.devices[1].migrated = Some(2)),
         ("found on it", |s| s.devices[0].verified = 3),
