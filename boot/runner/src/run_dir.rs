@@ -8,6 +8,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::size::Size;
@@ -18,6 +19,10 @@ const SHARED_MEMORY: &str = "/dev/shm";
 
 /// How many names are tried before the directory is said to be impossible to create.
 const ATTEMPTS: u32 = 1000;
+
+/// The number in the next directory's name. Never used twice: a run that has removed its directory early removes it again
+/// when it is over, and must not find another run's there.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -65,8 +70,9 @@ impl RunDir {
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
         let mut live = live();
-        for attempt in 0..ATTEMPTS {
-            let path = parent.join(format!("ferry-{}-{attempt}", std::process::id()));
+        for _ in 0..ATTEMPTS {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("ferry-{}-{number}", std::process::id()));
             match builder.create(&path) {
                 Ok(()) => {
                     live.push(path.clone());
@@ -158,6 +164,15 @@ mod tests {
         std::fs::write(run.file("memory"), "x").unwrap();
         drop(run);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_went_early_takes_no_later_one_along() {
+        let early = RunDir::create(1).unwrap();
+        early.unlink();
+        let later = RunDir::create(1).unwrap();
+        drop(early);
+        assert!(later.path.is_dir());
     }
 
     #[test]
