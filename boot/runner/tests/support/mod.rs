@@ -3,10 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tinyjson::JsonValue;
 
 pub mod browser;
+
+/// How often a directory is tried to be removed while somebody still writes into it, and how long is waited in between.
+const REMOVAL_TRIES: u32 = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A directory of one test, removed with its contents when the test is over.
 pub struct Scratch(PathBuf);
@@ -41,6 +46,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // The helpers of a browser end by themselves when it is gone, and write into its directory until then.
+        for _ in 0..REMOVAL_TRIES {
+            if std::fs::remove_dir_all(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
         std::fs::remove_dir_all(&self.0).unwrap();
     }
 }

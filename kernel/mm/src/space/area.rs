@@ -4,6 +4,7 @@ use bitflags::bitflags;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
+use super::Access;
 use super::MapError;
 use crate::address::{PAGE_BYTES, PageRange};
 use crate::frame::Origin;
@@ -30,6 +31,16 @@ impl Protection {
     #[inline]
     pub(crate) fn read_only_flags(self) -> LeafFlags {
         if self.contains(Self::USER) { LeafFlags::NO_EXECUTE | LeafFlags::USER } else { LeafFlags::NO_EXECUTE }
+    }
+
+    /// Whether this access is allowed.
+    #[inline]
+    pub(crate) fn allows(self, access: Access) -> bool {
+        match access {
+            Access::Read => self.is_accessible(),
+            Access::Write => self.contains(Self::WRITE),
+            Access::Execute => false,
+        }
     }
 
     /// Whether any access is allowed.

@@ -22,7 +22,7 @@
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
-use super::{Access, Area, AreaKind, FaultError, OverLimit, Protection, Resident, Resolution, Space};
+use super::{Access, Area, AreaKind, FaultError, OverLimit, Resident, Resolution, Space};
 use crate::address::PageRange;
 use crate::frame::{Origin, OutOfFrames, OwnedFrame};
 use crate::machine::Machine;
@@ -120,12 +120,7 @@ impl<'m, M: Machine> Space<'m, M> {
         if area.kind == AreaKind::Guard {
             return Err(FaultError::Guard(address));
         }
-        let allowed = match access {
-            Access::Read => area.protection.is_accessible(),
-            Access::Write => area.protection.contains(Protection::WRITE),
-            Access::Execute => false,
-        };
-        if !allowed {
+        if !area.protection.allows(access) {
             return Err(FaultError::Forbidden(address, access, area.protection));
         }
         let out_of_memory = |OutOfFrames| FaultError::OutOfMemory(address);

@@ -5,7 +5,7 @@
 use x86_64::VirtAddr;
 use x86_64::structures::paging::Page;
 
-use super::{Access, AreaKind, FaultError, Protection, Space};
+use super::{Access, AreaKind, FaultError, Space};
 use crate::address::PageRange;
 use crate::frame::AnyFrame;
 use crate::machine::Machine;
@@ -97,7 +97,8 @@ impl<'m, M: Machine> Space<'m, M> {
             return Err(FaultError::NotMemory(address));
         }
         let Some(table) = walk::leaf_table(&manager.machine, self.root(), page) else { return Ok(Attempt::Fault) };
-        if !area.protection.intersects(Protection::READ_WRITE) {
+        // Before anything is copied or moved for it; the fault says what is forbidden.
+        if !area.protection.allows(access) {
             return Ok(Attempt::Fault);
         }
         let seen = peek(&manager.machine, table, page);

@@ -1,5 +1,6 @@
 //! Pinned pages stay in their frame.
 use ferry_mm::frame::AnyFrame;
+use ferry_mm::inject::Step;
 use ferry_mm::space::{Access, FaultError, Protection, Term};
 use ferry_mm::stats::Reason;
 use ferry_sim::{Expected, audit, audit_with};
@@ -44,6 +45,23 @@ fn a_page_pinned_several_times_stays_until_the_last_pin_is_dropped() {
     assert_eq!(AnyFrame::System(present(space, 0).0), home.frame(), "a pin brings the page home first");
     assert_eq!(host(&world, home.frame()), contents(0));
     drop(home);
+    world.assert_all_free();
+}
+
+#[test]
+fn a_pin_that_is_forbidden_copies_nothing() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    fill(world.cpu(0), 1);
+    let child = space.fork().unwrap();
+    space.protect(pages(0, 1), Protection::READ).unwrap();
+    let shared = space.entry(at(0, 0));
+    world.manager().injector().arm(Step::Alloc, 1);
+    let refused = space.pin(at(0, 0), Access::Write, Term::Long).map(drop);
+    assert_eq!(refused, Err(FaultError::Forbidden(at(0, 0), Access::Write, Protection::READ)));
+    assert!(world.manager().injector().is_armed(Step::Alloc), "no frame was asked for");
+    assert_eq!((space.entry(at(0, 0)), child.entry(at(0, 0))), (shared, shared));
+    world.manager().injector().arm(Step::Alloc, 0);
     world.assert_all_free();
 }
 
