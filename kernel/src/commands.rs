@@ -4,7 +4,7 @@ use crate::demo;
 use crate::disk;
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::memory::device;
-use crate::{println, scenarios, trace};
+use crate::{bench, println, scenarios, trace};
 use core::fmt;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::fw_cfg::{OPTIONS, OPTIONS_MAX_BYTES};
@@ -65,6 +65,7 @@ fn execute(options: &Options) -> ExitCode {
     }
     match options.command {
         Command::Scenario(scenario) => scenarios::run(scenario),
+        Command::Bench => bench::run(),
         Command::Demo => demo::run(options.inject, options.strict),
         #[cfg(feature = "tests")]
         Command::Test(selection) => crate::harness::run(selection),

@@ -19,6 +19,7 @@
 extern crate alloc;
 
 pub mod arch;
+pub mod bench;
 pub mod clock;
 pub mod commands;
 pub mod console;
@@ -72,6 +73,7 @@ macro_rules! entry {
 
 /// Runs the kernel, from the loader's jump to the end.
 pub fn start(boot_info: &'static mut BootInfo) -> ! {
+    arch::meter::begin_boot();
     console::init();
     println!("Ferry {}", env!("CARGO_PKG_VERSION"));
     let bottom = VirtAddr::new(boot_info.kernel_stack_bottom);

@@ -11,6 +11,8 @@
 //!   how the run ended    ◀─ debug-exit ────  [`exit`]
 //! ```
 //!
+//! An observer of the guest's instructions, where there is one, sees its marks ([`mark`]).
+//!
 //! The first serial port carries text for people only: nothing on the host parses it, with one
 //! exception, code addresses that are replaced by symbols (see [`symbol`]).
 #![no_std]
@@ -19,6 +21,7 @@
 pub mod exit;
 pub mod fw_cfg;
 pub mod link;
+pub mod mark;
 pub mod options;
 pub mod symbol;
 pub mod trace;

@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 
 /// Longest encoded frame in bytes, the closing zero included.
 pub const MAX_FRAME_BYTES: usize = 512;
@@ -81,6 +81,35 @@ pub struct Outcome {
     pub lost_homecomings: u64,
     /// A step was to fail and has not come by: the demo was over before.
     pub inject_pending: bool,
+}
+
+/// What the kernel counted while it did one thing, once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Measured<'a> {
+    /// What was done, such as `fork`.
+    pub name: &'a str,
+    /// On how many pages.
+    pub pages: u64,
+    /// How many CPUs were in the address space.
+    pub cpus: u32,
+    /// Whether bulk copying was timed apart, which itself takes instructions.
+    pub metered: bool,
+    /// Instructions in all, those of the metering included.
+    pub instructions: u64,
+    /// Instructions of bulk copying and clearing, where metered.
+    pub copy_instructions: u64,
+    /// Page faults.
+    pub faults: u64,
+    /// Interrupts sent to other CPUs.
+    pub ipis: u64,
+    /// INVLPG executed, by all CPUs.
+    pub invlpg: u64,
+    /// Writes to CR3, by all CPUs.
+    pub cr3_writes: u64,
+    /// Bytes written to device frames, where metered.
+    pub bar_bytes_written: u64,
+    /// Bytes read from device frames, where metered.
+    pub bar_bytes_read: u64,
 }
 
 /// How a test in the kernel ended.
@@ -169,6 +198,8 @@ pub enum FromKernel<'a> {
     },
     /// The demo's own counts, after the last checkpoint.
     Outcome(Outcome),
+    /// What one thing has cost.
+    Measured(Measured<'a>),
     /// Answer to the option `list`: one test there is.
     Test {
         /// Full path of the test, such as `frame::buddy::splits`.

@@ -17,6 +17,8 @@ pub enum Command<'a> {
     ListTests,
     /// Run a scenario.
     Scenario(Scenario),
+    /// Measure what operations cost.
+    Bench,
 }
 
 /// Which in-kernel tests shall run: exact names separated by commas, or `*` for every test.
@@ -195,6 +197,7 @@ impl<'a> Options<'a> {
             match line.split_once('=') {
                 Some(("command", "demo")) => options.command = Command::Demo,
                 Some(("command", "list-tests")) => options.command = Command::ListTests,
+                Some(("command", "bench")) => options.command = Command::Bench,
                 Some(("test", name)) => options.command = Command::Test(Selection(name)),
                 Some(("scenario", name)) => {
                     options.command = Command::Scenario(Scenario::parse(name).ok_or(BadLine(line))?);
@@ -214,6 +217,7 @@ impl fmt::Display for Options<'_> {
         match self.command {
             Command::Demo => writeln!(f, "command=demo")?,
             Command::ListTests => writeln!(f, "command=list-tests")?,
+            Command::Bench => writeln!(f, "command=bench")?,
             Command::Test(selection) => writeln!(f, "test={}", selection.0)?,
             Command::Scenario(scenario) => writeln!(f, "scenario={}", scenario.name())?,
         }
@@ -242,6 +246,7 @@ mod tests {
         for command in [
             Command::Demo,
             Command::ListTests,
+            Command::Bench,
             Command::Test(Selection::ALL),
             Command::Scenario(Scenario::PingPong),
             some,

@@ -17,7 +17,7 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{demo, doctor, report, run_dir, sys, test_command};
+use crate::{bench, demo, doctor, report, run_dir, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -54,6 +54,8 @@ enum Command {
     Test(TestArguments),
     /// Do the demo under gdb, which knows pages: ferry walk, entry, areas, frame
     Debug(DebugArguments),
+    /// Measure what operations cost, in guest instructions
+    Bench(BenchArguments),
     /// Say what is installed, what is missing and what to run
     Doctor,
     /// Do the demo with this kernel (what `cargo run` calls)
@@ -133,6 +135,19 @@ struct ReportArguments {
     /// End the run as failed after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "300")]
     timeout: NonZeroU32,
+}
+
+#[derive(Args, Debug)]
+struct BenchArguments {
+    /// Write the figures as one JSON object
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// End a boot as failed after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "300")]
+    timeout: NonZeroU32,
+    /// Show QEMU's command line and the kernel's console
+    #[arg(long)]
+    verbose: bool,
 }
 
 #[derive(Args, Debug)]
@@ -317,6 +332,9 @@ fn execute(command: Command) -> Result<(), Error> {
             test_command::run(&test_command::Options { filter, exact, list, cpus, timeout })
         }
         Command::Report(arguments) => report::run(&arguments.into_options()?, &mut Screen::new()),
+        Command::Bench(BenchArguments { json, timeout, verbose }) => {
+            bench::run(&bench::Options { json, timeout: seconds(timeout), verbose }, &mut Screen::new())
+        }
         Command::Doctor => doctor::run(),
     }
 }

@@ -10,6 +10,8 @@ pub enum Json {
     Bool(bool),
     /// A whole number.
     Number(i128),
+    /// A number with two digits behind the point, as so many hundredths.
+    Hundredths(u64),
     /// A text.
     Text(String),
     /// Values in this order.
@@ -67,6 +69,7 @@ impl Display for Json {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number(number) => write!(f, "{number}"),
+            Self::Hundredths(number) => write!(f, "{}.{:02}", number / 100, number % 100),
             Self::Text(text) => quote(f, text),
             Self::Array(values) => {
                 f.write_char('[')?;
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn large_numbers_keep_their_digits_and_keys_their_order() {
-        let json = Json::object([("z", Json::from(u64::MAX)), ("a", Json::from(1_u32))]);
-        assert_eq!(json.to_string(), r#"{"z":18446744073709551615,"a":1}"#);
+        let json = Json::object([("z", Json::from(u64::MAX)), ("a", Json::from(1_u32)), ("b", Json::Hundredths(1207))]);
+        assert_eq!(json.to_string(), r#"{"z":18446744073709551615,"a":1,"b":12.07}"#);
     }
 }

@@ -17,6 +17,7 @@
 #![deny(unsafe_code)]
 
 pub mod artifacts;
+pub mod bench;
 pub mod cli;
 pub mod console;
 pub mod demo;

@@ -97,6 +97,7 @@ fn slots_after(name: &str) -> Vec<Vec<u8>> {
         input: None,
         verbose: false,
         debugger: None,
+        clock: None,
     };
     let mut machine = Machine::start(&boot).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);

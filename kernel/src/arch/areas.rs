@@ -7,6 +7,7 @@
 //! Every function panics where part of the range is outside [`AREAS`], because Rust objects may lie there.
 use super::layout::AREAS;
 use core::arch::asm;
+use ferry_mm::address::{PAGE_BYTES, PageRange};
 use x86_64::VirtAddr;
 
 fn assert_inside(address: VirtAddr, bytes: usize) {
@@ -52,4 +53,22 @@ pub fn load_bytes(address: VirtAddr, bytes: &mut [u8]) {
     assert_inside(address, bytes.len());
     // SAFETY: the source lies in an area, the target is a slice of ours.
     unsafe { copy(address.as_u64(), bytes.as_mut_ptr().addr() as u64, bytes.len()) };
+}
+
+/// Loads one byte of each page of `range`.
+pub fn load_each(range: PageRange) {
+    assert_inside(range.start_address(), range.bytes() as usize);
+    for address in (range.start_address().as_u64()..range.end()).step_by(PAGE_BYTES as usize) {
+        // SAFETY: no Rust object lies in an area.
+        unsafe { VirtAddr::new_truncate(address).as_ptr::<u8>().read_volatile() };
+    }
+}
+
+/// Stores `value` into one byte of each page of `range`.
+pub fn store_each(range: PageRange, value: u8) {
+    assert_inside(range.start_address(), range.bytes() as usize);
+    for address in (range.start_address().as_u64()..range.end()).step_by(PAGE_BYTES as usize) {
+        // SAFETY: no Rust object lies in an area.
+        unsafe { VirtAddr::new_truncate(address).as_mut_ptr::<u8>().write_volatile(value) };
+    }
 }

@@ -9,6 +9,7 @@
 use super::cpu::WRITE_COMBINING;
 use super::layout::BAR_WINDOWS;
 use super::machine::Hardware;
+use super::meter;
 use crate::memory::MemoryManager;
 use crate::ram::PhysRange;
 use core::fmt;
@@ -101,6 +102,12 @@ pub fn map(manager: &MemoryManager, number: WindowNumber, range: PhysRange) -> R
     let base = NonNull::new(window(number).as_mut_ptr()).expect("a window is not at address 0");
     // SAFETY: the range is a memory BAR that the caller has validated and was just mapped, for ever; nothing of ours lies there.
     unsafe { Bar::new(base, range.bytes) }.map_err(WindowError::Bar)
+}
+
+/// Shows an observer where the first device's BAR of `bytes` bytes lies; it is mapped.
+pub fn show_first(bytes: u64) {
+    let start = window(WindowNumber(0));
+    meter::show_bar(start.as_ptr(), (start + (bytes - size_of::<u64>() as u64)).as_ptr());
 }
 
 /// Where CPUs map the frames of a coherent device whose BAR is at `range`: with the memory type that the window has, too.

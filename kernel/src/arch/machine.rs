@@ -8,6 +8,7 @@
 //! No locks. Everything here may run in the fault path: it takes no heap memory and prints nothing.
 use super::cpus::{self, shootdown};
 use super::layout::DIRECT_MAP;
+use super::meter::{self, BarBytes};
 use super::per_cpu::PerCpu;
 use crate::trace;
 use core::arch::asm;
@@ -70,6 +71,10 @@ fn bar(frame: DeviceFrame) -> (&'static Bar, FrameIndex) {
     let bar = BARS[usize::from(frame.device().number())].get().expect("a device is connected before it is registered");
     (bar, FrameIndex(u64::from(frame.index())))
 }
+
+/// What a copy to a device frame moves, and one from there.
+const FRAME_WRITTEN: BarBytes = BarBytes { written: FRAME_BYTES as u64, read: 0 };
+const FRAME_READ: BarBytes = BarBytes { written: 0, read: FRAME_BYTES as u64 };
 
 /// Copies a RAM frame to a RAM frame.
 #[inline]
@@ -150,10 +155,12 @@ impl Machine for Hardware {
     #[inline]
     fn clear(&self, frame: AnyFrame) {
         match frame {
-            AnyFrame::System(frame) => clear_ram(frame),
+            AnyFrame::System(frame) => meter::copying(BarBytes::default(), || clear_ram(frame)),
             AnyFrame::Device(frame) => {
                 let (bar, index) = bar(frame);
-                bar.clear_frame(index).expect("a device frame that was registered");
+                meter::copying(FRAME_WRITTEN, || {
+                    bar.clear_frame(index).expect("a device frame that was registered");
+                });
             }
         }
     }
@@ -162,17 +169,23 @@ impl Machine for Hardware {
     fn copy(&self, source: AnyFrame, target: AnyFrame) {
         trace::tell(|| trace::copied(source, target));
         match (source, target) {
-            (AnyFrame::System(source), AnyFrame::System(target)) => copy_ram(source, target),
+            (AnyFrame::System(source), AnyFrame::System(target)) => {
+                meter::copying(BarBytes::default(), || copy_ram(source, target));
+            }
             (AnyFrame::System(source), AnyFrame::Device(target)) => {
                 let (bar, index) = bar(target);
-                // SAFETY: invariant 1; a frame is aligned, is RAM, and its owner is the migration that copies it.
-                unsafe { bar.write_frame(index, direct(source)) }.expect("a device frame that was registered");
+                meter::copying(FRAME_WRITTEN, || {
+                    // SAFETY: invariant 1; a frame is aligned, is RAM, and its owner is the migration that copies it.
+                    unsafe { bar.write_frame(index, direct(source)) }.expect("a device frame that was registered");
+                });
             }
             (AnyFrame::Device(source), AnyFrame::System(target)) => {
                 let (bar, index) = bar(source);
                 bar.begin_reads();
-                // SAFETY: as above; the target was just allocated and nobody else uses it.
-                unsafe { bar.read_frame(index, direct(target)) }.expect("a device frame that was registered");
+                meter::copying(FRAME_READ, || {
+                    // SAFETY: as above; the target was just allocated and nobody else uses it.
+                    unsafe { bar.read_frame(index, direct(target)) }.expect("a device frame that was registered");
+                });
             }
             (AnyFrame::Device(_), AnyFrame::Device(_)) => {
                 unreachable!("pages go from device to device by way of RAM")
@@ -199,6 +212,7 @@ impl Machine for Hardware {
     fn load_root(&self, root: PhysFrame) {
         // SAFETY: every root that the memory manager makes shares the upper half with the one in use.
         unsafe { Cr3::write(root, Cr3Flags::empty()) };
+        PerCpu::current().counters.roots_loaded.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]

@@ -4,7 +4,8 @@
 //! has), `idt` and `entry` (how an exception arrives), [`frame`] (what it saves), [`exceptions`]
 //! (what is done about it), [`probe`] (accesses that may fail), [`tables`] and [`backtrace`] (looks
 //! at the machine for reports), [`cpus`] (many CPUs) and [`apic`] (how they talk), then the devices: [`serial`],
-//! [`timer`], [`config_space`], [`fw_cfg_ports`], [`low_physical`], [`virtio`], [`virtio_block`], [`exit`].
+//! [`timer`], [`config_space`], [`fw_cfg_ports`], [`low_physical`], [`virtio`], [`virtio_block`], [`exit`]; and
+//! [`meter`], which counts instructions.
 #![allow(unsafe_code, reason = "this is the room for it")]
 
 pub mod apic;
@@ -25,6 +26,7 @@ pub mod layout;
 pub mod low_physical;
 pub mod machine;
 mod memory_functions;
+pub mod meter;
 #[cfg(feature = "tests")]
 pub mod misuse;
 pub mod per_cpu;

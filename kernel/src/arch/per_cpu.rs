@@ -88,6 +88,10 @@ pub struct Counters {
     pub interrupts: AtomicU64,
     /// Times at which this CPU has forgotten translations, for itself or for others.
     pub flushes: AtomicU64,
+    /// Pages that it has forgotten one by one (INVLPG).
+    pub pages_flushed: AtomicU64,
+    /// Writes to CR3: spaces entered and left, and flushes of the lower half.
+    pub roots_loaded: AtomicU64,
 }
 
 /// The state of one CPU, apart from that of others also in the caches.
@@ -141,7 +145,13 @@ impl PerCpu {
             segments: UnsafeCell::new(Segments::new()),
             task_state: UnsafeCell::new(TaskStateSegment::new()),
             exception_stacks: UnsafeCell::new([StackBounds::NONE; ExceptionStack::ALL.len()]),
-            counters: Counters { faults: AtomicU64::new(0), interrupts: AtomicU64::new(0), flushes: AtomicU64::new(0) },
+            counters: Counters {
+                faults: AtomicU64::new(0),
+                interrupts: AtomicU64::new(0),
+                flushes: AtomicU64::new(0),
+                pages_flushed: AtomicU64::new(0),
+                roots_loaded: AtomicU64::new(0),
+            },
         }
     }
 

@@ -97,7 +97,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
         link::send(&share.outcome());
     }
     for cpu in 0..cpus::count() {
-        let Counters { faults, interrupts, flushes } = &PerCpu::of(cpu).counters;
+        let Counters { faults, interrupts, flushes, .. } = &PerCpu::of(cpu).counters;
         let [faults, ipis, flushes] = [faults, interrupts, flushes].map(|counter| counter.load(Relaxed));
         link::send(&FromKernel::CpuOutcome { cpu: cpu as u32, faults, ipis, flushes });
     }

@@ -7,6 +7,7 @@
 use crate::arch::bar_window::{self, WindowError, WindowNumber};
 use crate::arch::config_space::ConfigSpace;
 use crate::arch::machine::{self, Hardware};
+use crate::arch::meter;
 use crate::clock::Deadline;
 use crate::pci::{self, PciError};
 use crate::ram::PhysRange;
@@ -147,7 +148,7 @@ fn attach(window: WindowNumber, found: pci::DeviceMemory) -> Result<Attached, De
     let manager = super::manager();
     let bar = bar_window::map(manager, window, found.range).map_err(DeviceProblem::Window)?;
     let mut device = Device::attach(bar.clone()).map_err(DeviceProblem::Attach)?;
-    device.ping(&mut Patience::new()).map_err(DeviceProblem::Device)?;
+    meter::waiting(|| device.ping(&mut Patience::new())).map_err(DeviceProblem::Device)?;
     let Identity { number, device_type } = device.identity();
     let too_many = DeviceProblem::TooMany(number);
     let id = u8::try_from(number).ok().and_then(DeviceId::new).ok_or(too_many)?;

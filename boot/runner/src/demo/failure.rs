@@ -8,6 +8,7 @@ use ferry_mm::page_table::entry::{Entry, SwapSlot};
 use ferry_protocol::link::{Stage, VERSION};
 use x86_64::{PhysAddr, VirtAddr};
 
+use crate::bench::failure::BenchFailure;
 use crate::guest::walk::WalkError;
 use crate::input::Hash;
 use crate::qemu::End;
@@ -179,6 +180,9 @@ pub enum Mismatch {
 /// Why a run that started did not end verified.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// The bench's figures are not to be believed.
+    #[error(transparent)]
+    Bench(#[from] BenchFailure),
     /// The event stream does not hold.
     #[error(transparent)]
     Trace(#[from] TraceError),

@@ -98,6 +98,7 @@ pub fn record(options: &Options, screen: &mut Screen) -> Result<Vec<u8>, Error> 
         input: Some(input.path()),
         verbose: options.verbose,
         debugger: options.debugger.as_ref(),
+        clock: None,
     };
     report::introduction(screen, &machine, &qemu, &input);
     screen.restart_clock();

@@ -164,6 +164,7 @@ impl Talk<'_> {
             FromKernel::Done => self.done = true,
             FromKernel::Checkpoint(_)
             | FromKernel::Homecoming { .. }
+            | FromKernel::Measured(_)
             | FromKernel::Test { .. }
             | FromKernel::TestStarted { .. }
             | FromKernel::TestEnded(_) => return Err(Failure::Unexpected(format!("{record:?}"))),

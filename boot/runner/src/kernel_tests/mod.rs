@@ -131,6 +131,7 @@ impl Suite {
             input: None,
             verbose: false,
             debugger: None,
+            clock: None,
         })?)
     }
 

@@ -49,6 +49,22 @@ pub struct Files<'a> {
     pub gdb: Option<&'a Path>,
 }
 
+/// How instructions are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clock<'a> {
+    /// The guest's clock advances by one with each instruction.
+    Instructions,
+    /// The same, and an observer counts beside it.
+    Observed {
+        /// The observer, a plugin of QEMU.
+        referee: &'a Path,
+        /// Where it writes what it has seen.
+        seen: &'a Path,
+        /// Whether it notes where the instructions are, which is slow.
+        profile: bool,
+    },
+}
+
 /// What to boot, and with what.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot<'a> {
@@ -66,10 +82,12 @@ pub struct Boot<'a> {
     pub verbose: bool,
     /// The debugger that starts and watches the machine, if one does.
     pub debugger: Option<&'a Debugger>,
+    /// How instructions are counted, where they are.
+    pub clock: Option<Clock<'a>>,
 }
 
 /// The arguments for `machine` made of `files`.
-pub fn arguments(machine: &MachineOptions, files: &Files) -> Vec<OsString> {
+pub fn arguments(machine: &MachineOptions, files: &Files, clock: Option<Clock>) -> Vec<OsString> {
     let mut line = Line::default();
     line.pair("-machine", "q35,memory-backend=ram");
     line.pair("-cpu", "max");
@@ -80,6 +98,7 @@ pub fn arguments(machine: &MachineOptions, files: &Files) -> Vec<OsString> {
             Accelerator::Kvm => "kvm",
         },
     );
+    instruments(&mut line, clock);
     line.pair("-smp", machine.cpus.to_string());
     line.pair("-m", format!("{}M", machine.memory.bytes() >> 20));
     line.pair("-object", memory_file("ram", machine.memory.bytes(), files.memory));
@@ -147,6 +166,22 @@ fn devices(line: &mut Line, devices: &[Ivshmem], memories: &[(PathBuf, u64)]) {
             text += &format!(",addr={slot:x}");
         }
         line.pair("-device", text);
+    }
+}
+
+/// The clock that counts instructions, and who watches it.
+fn instruments(line: &mut Line, clock: Option<Clock>) {
+    if clock.is_some() {
+        // A tick for each instruction, and no wait for real time while every CPU is halted.
+        line.pair("-icount", "shift=0,sleep=off");
+    }
+    if let Some(Clock::Observed { referee, seen, profile }) = clock {
+        let mut text = OsString::from("file=");
+        text.push(escaped(referee));
+        text.push(",seen=");
+        text.push(escaped(seen));
+        text.push(if profile { ",profile=on" } else { "" });
+        line.pair("-plugin", text);
     }
 }
 
@@ -236,7 +271,7 @@ mod tests {
             input: input.map(Path::new),
             gdb: None,
         };
-        shown("qemu", &arguments(machine, &files))
+        shown("qemu", &arguments(machine, &files, None))
     }
 
     #[test]

@@ -4,6 +4,6 @@ pub mod debugger;
 pub mod discover;
 pub mod process;
 
-pub use command::Boot;
+pub use command::{Boot, Clock};
 pub use discover::{Qemu, QemuError};
 pub use process::{End, Event, Machine, StartError};

@@ -182,7 +182,7 @@ impl Machine {
             input: boot.input,
             gdb: boot.debugger.map(|_| socket.as_path()),
         };
-        let arguments = command::arguments(boot.machine, &files);
+        let arguments = command::arguments(boot.machine, &files, boot.clock);
         if boot.verbose {
             eprintln!("ferry: {}", command::shown(PROGRAM, &arguments));
         }

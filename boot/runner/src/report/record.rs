@@ -47,6 +47,7 @@ pub fn scenario(
         input: None,
         verbose: false,
         debugger: None,
+        clock: None,
     };
     let mut machine = Machine::start(&boot).map_err(Refusal::from)?;
     let deadline = machine.started() + timeout;

@@ -25,7 +25,7 @@ use super::{SERVICE_VECTOR, send};
 use crate::clock::Deadline;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use ferry_mm::address::{PAGE_BYTES, PageRange};
+use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::machine::{CpuId, CpuSet};
 use ferry_mm::page_table::flush::{FlushRequest, FlushScope, PAGE_BY_PAGE_LIMIT};
 use x86_64::VirtAddr;
@@ -76,7 +76,7 @@ pub fn flush(request: FlushRequest) {
         post(cpu.number(), others, request.scope);
     }
     if request.cpus.contains(cpu.number()) {
-        forget(request.scope);
+        forget(cpu, request.scope);
         cpu.counters.flushes.fetch_add(1, Ordering::Relaxed);
     }
     if others != 0 {
@@ -134,11 +134,11 @@ fn answer(cpu: &PerCpu, initiators: CpuSet) {
     let requests = || initiators.iter().map(|initiator| &REQUESTS[initiator.number()]);
     let pages = requests().fold(0u64, |sum, request| sum.saturating_add(request.pages.load(Ordering::Relaxed)));
     if pages > PAGE_BY_PAGE_LIMIT {
-        forget(FlushScope::LowerHalf);
+        forget(cpu, FlushScope::LowerHalf);
     } else {
         for request in requests() {
             let start = VirtAddr::new_truncate(request.start.load(Ordering::Relaxed));
-            forget_pages(start, request.pages.load(Ordering::Relaxed));
+            forget_pages(cpu, start, request.pages.load(Ordering::Relaxed));
         }
     }
     cpu.counters.flushes.fetch_add(u64::from(!initiators.is_empty()), Ordering::Relaxed);
@@ -148,22 +148,21 @@ fn answer(cpu: &PerCpu, initiators: CpuSet) {
 }
 
 #[inline]
-fn forget(scope: FlushScope) {
+fn forget(cpu: &PerCpu, scope: FlushScope) {
     match scope {
-        FlushScope::Pages(range) => forget_range(range),
+        FlushScope::Pages(range) => forget_pages(cpu, range.start_address(), range.pages()),
         // Translations of the kernel are global and stay.
-        FlushScope::LowerHalf => tlb::flush_all(),
+        FlushScope::LowerHalf => {
+            tlb::flush_all();
+            cpu.counters.roots_loaded.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 #[inline]
-fn forget_range(range: PageRange) {
-    forget_pages(range.start_address(), range.pages());
-}
-
-#[inline]
-fn forget_pages(start: VirtAddr, pages: u64) {
+fn forget_pages(cpu: &PerCpu, start: VirtAddr, pages: u64) {
     for index in 0..pages {
         tlb::flush(VirtAddr::new_truncate(start.as_u64() + index * PAGE_BYTES));
     }
+    cpu.counters.pages_flushed.fetch_add(pages, Ordering::Relaxed);
 }

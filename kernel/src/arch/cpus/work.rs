@@ -70,6 +70,24 @@ fn give(cpu: CpuId, job: &Job) {
     send(cpu, Message::Interrupt(SERVICE_VECTOR));
 }
 
+/// Halts this CPU, which answers what others ask of it, until `is_over`; whoever makes it so calls [`wake`].
+pub fn halt_until(is_over: impl Fn() -> bool) {
+    interrupts::disable();
+    while !is_over() {
+        // An interrupt that comes before the halt ends it (invariant 2).
+        interrupts::enable_and_hlt();
+        interrupts::disable();
+    }
+    interrupts::enable();
+}
+
+/// Ends the halts of `cpus`, which run.
+pub fn wake(cpus: CpuSet) {
+    for cpu in cpus.iter() {
+        send(cpu, Message::Interrupt(SERVICE_VECTOR));
+    }
+}
+
 /// What a CPU does that was started: waits for work, halted, and does it.
 pub(super) fn idle() -> ! {
     let cpu = PerCpu::current().number();
