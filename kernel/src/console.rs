@@ -1,27 +1,28 @@
 //! The console: the first serial port, for people.
 //!
-//! Lock: the console's own, a leaf, held while one message is written. Fault, interrupt and panic
+//! Lock: [`Level::Console`], held while one message is written. Fault, interrupt and panic
 //! paths write with [`Emergency`](crate::arch::serial::Emergency) instead and take no lock.
 //! A port that accepts nothing for a second loses the rest of the message.
 #![forbid(unsafe_code)]
+use crate::arch::machine::Hardware;
 use crate::arch::serial::console_uart;
 use crate::clock::Deadline;
 use core::fmt::{self, Write};
 use core::time::Duration;
+use ferry_mm::lock::{Level, Lock};
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 
 /// How long the port may refuse a byte.
 const LIMIT: Duration = Duration::from_secs(1);
 
-static UART: Mutex<Uart16550<PioBackend>> = Mutex::new(console_uart());
+static UART: Lock<Uart16550<PioBackend>> = Lock::new(Level::Console, console_uart());
 
 /// Prepares the port and becomes the place where the `log` crate writes.
 pub fn init() {
     // A machine without the port runs on; there is nowhere to complain.
-    let _ = UART.lock().init(Config::DEFAULT);
+    let _ = UART.lock(&Hardware).init(Config::DEFAULT);
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
@@ -57,7 +58,7 @@ impl Write for Writer<'_> {
 /// Writes one message; see [`println!`](crate::println).
 pub fn print(message: fmt::Arguments) {
     // The writer has no errors of its own; one of a `Display` cuts the message.
-    let _ = Writer(&mut UART.lock()).write_fmt(message);
+    let _ = Writer(&mut UART.lock(&Hardware)).write_fmt(message);
 }
 
 struct Logger;

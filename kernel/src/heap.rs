@@ -1,32 +1,30 @@
 //! The heap, for what is small and not on a hot path.
 //!
-//! Lock: the heap's own, a leaf: nothing is called while it is held. Never taken in fault, interrupt
-//! or panic paths.
+//! Lock: [`Level::Heap`], inside which nothing is called. Never taken in fault, interrupt or panic paths.
 #![allow(unsafe_code, reason = "an allocator is an unsafe trait")]
+use crate::arch::machine::Hardware;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
+use ferry_mm::lock::{Level, Lock};
 use linked_list_allocator::Heap;
-use spin::Mutex;
 use x86_64::VirtAddr;
 
-struct Locked(Mutex<Heap>);
+struct Locked(Lock<Heap>);
 
 #[global_allocator]
-static HEAP: Locked = Locked(Mutex::new(Heap::empty()));
+static HEAP: Locked = Locked(Lock::new(Level::Heap, Heap::empty()));
 
 // SAFETY: the wrapped heap hands out disjoint ranges of the memory given to `init`, aligned as
 // asked, and an exhausted heap is a null pointer.
 unsafe impl GlobalAlloc for Locked {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        #[cfg(feature = "tests")]
-        crate::arch::machine::assert_may_allocate();
-        self.0.lock().allocate_first_fit(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        self.0.lock(&Hardware).allocate_first_fit(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if let Some(pointer) = NonNull::new(pointer) {
             // SAFETY: the caller returns what `alloc` has handed out, with its layout.
-            unsafe { self.0.lock().deallocate(pointer, layout) };
+            unsafe { self.0.lock(&Hardware).deallocate(pointer, layout) };
         }
     }
 }
@@ -39,7 +37,7 @@ unsafe impl GlobalAlloc for Locked {
 /// # Panics
 /// When it is called twice.
 pub unsafe fn init(start: VirtAddr, bytes: usize) {
-    let mut heap = HEAP.0.lock();
+    let mut heap = HEAP.0.lock(&Hardware);
     assert!(heap.size() == 0, "the heap gets its memory once");
     // SAFETY: the caller's promise, and the heap is empty.
     unsafe { heap.init(start.as_mut_ptr(), bytes) };
@@ -47,7 +45,7 @@ pub unsafe fn init(start: VirtAddr, bytes: usize) {
 
 /// Bytes handed out, with what the heap needs to keep them apart.
 pub fn used() -> usize {
-    HEAP.0.lock().used()
+    HEAP.0.lock(&Hardware).used()
 }
 
 #[cfg(feature = "tests")]
@@ -59,7 +57,7 @@ mod tests {
     kernel_test! {
         fn an_exhausted_heap_is_an_error_and_recovers() -> TestResult {
             let before = used();
-            let size = HEAP.0.lock().size();
+            let size = HEAP.0.lock(&Hardware).size();
             let mut too_large = Vec::<u8>::new();
             check!(too_large.try_reserve_exact(size + 1).is_err(), "a block larger than the heap was handed out")?;
             let mut blocks: Vec<Vec<u8>> = Vec::new();

@@ -1,16 +1,17 @@
 //! The link: records to and from the host tool over the second serial port.
 //!
 //! The records are those of [`ferry_protocol::link`]. Sending needs no heap, so tests may run out
-//! of it. Lock: the link's own, a leaf, held while one record is sent or awaited. A machine without
+//! of it. Lock: [`Level::Link`], held while one record is sent or awaited. A machine without
 //! a second port loses the records, so that a kernel started by hand runs on.
 #![forbid(unsafe_code)]
+use crate::arch::machine::Hardware;
 use crate::arch::serial::link_uart;
 use crate::clock::Deadline;
 use crate::console;
 use core::fmt;
 use core::time::Duration;
+use ferry_mm::lock::{Level, Lock};
 use ferry_protocol::link::{self, FromHost, FromKernel, LinkError, MAX_FRAME_BYTES};
-use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 
@@ -19,7 +20,7 @@ struct Link {
     connected: bool,
 }
 
-static LINK: Mutex<Link> = Mutex::new(Link { uart: link_uart(), connected: false });
+static LINK: Lock<Link> = Lock::new(Level::Link, Link { uart: link_uart(), connected: false });
 
 /// Why no answer came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ impl core::error::Error for NoAnswer {}
 
 /// Prepares the port and sends the first record.
 pub fn init() {
-    let mut link = LINK.lock();
+    let mut link = LINK.lock(&Hardware);
     link.connected = link.uart.init(Config::DEFAULT).is_ok();
     drop(link);
     send(&FromKernel::Hello { version: link::VERSION });
@@ -63,7 +64,7 @@ pub fn init() {
 pub fn send(record: &FromKernel) {
     let mut buffer = [0; MAX_FRAME_BYTES];
     let Ok(frame) = link::encode(record, &mut buffer) else { panic!("a record is longer than a frame: {record:?}") };
-    let mut link = LINK.lock();
+    let mut link = LINK.lock(&Hardware);
     if link.connected {
         console::send(&mut link.uart, frame);
     }
@@ -74,7 +75,7 @@ pub fn send(record: &FromKernel) {
 /// # Errors
 /// None came, or something that is none.
 pub fn wait(limit: Duration) -> Result<FromHost, NoAnswer> {
-    let mut link = LINK.lock();
+    let mut link = LINK.lock(&Hardware);
     if !link.connected {
         return Err(NoAnswer::NotConnected);
     }

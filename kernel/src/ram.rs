@@ -3,9 +3,10 @@
 //! Reports use it to read page tables without faulting, and PCI to see that no BAR lies over RAM.
 //! Written once at boot, read without a lock.
 #![forbid(unsafe_code)]
+use crate::arch::machine::Hardware;
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 use core::fmt;
-use spin::Once;
+use ferry_mm::lock::{Level, Once};
 use x86_64::PhysAddr;
 
 /// Most separate ranges of RAM that are kept; a PC has two or three.
@@ -43,7 +44,7 @@ struct Map {
     count: usize,
 }
 
-static MAP: Once<Map> = Once::new();
+static MAP: Once<Map> = Once::new(Level::Stored);
 
 /// Keeps what `regions`, in ascending order, say.
 ///
@@ -65,7 +66,7 @@ pub fn init(regions: &[MemoryRegion]) {
             }
         }
     }
-    MAP.call_once(|| map);
+    MAP.get_or_init(&Hardware, || map);
 }
 
 /// All RAM, in ascending order; empty before [`init`].

@@ -91,6 +91,22 @@ fn stray_accesses() {
 }
 
 #[test]
+fn locks_against_their_rules() {
+    for (name, broken) in [
+        ("takes_locks_in_a_forbidden_order", "lock order: Frames is wanted while Trace is held"),
+        ("allocates_inside_the_fault_handler", "lock order: Heap is wanted in a page fault"),
+        ("prints_in_an_interrupt_handler", "lock order: Console is wanted in an interrupt handler"),
+        ("allocates_frames_while_a_lock_forbids_it", "lock order: a frame is wanted while Driver is held"),
+        (
+            "waits_for_the_disk_while_a_lock_forbids_it",
+            "lock order: a disk or a device is waited for while Areas is held",
+        ),
+    ] {
+        lost(name, ExitCode::Panic, &[broken]);
+    }
+}
+
+#[test]
 fn a_stack_overflow() {
     lost("overflows_its_stack", ExitCode::StackOverflow, &["stack"]);
 }

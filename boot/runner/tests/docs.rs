@@ -14,6 +14,7 @@ use ferry::artifacts::{cargo, workspace};
 use ferry_device::geometry::{FRAME_BYTES, FrameIndex, Geometry, MIN_BAR_BYTES};
 use ferry_device::layout::{self, Place};
 use ferry_mm::frame::{DeviceFrame, DeviceId};
+use ferry_mm::lock::{Level, Levels, Rules};
 use ferry_mm::machine::CpuId;
 use ferry_mm::page_table::entry::{Entry, LeafFlags, SwapSlot};
 use support::{ferry, run};
@@ -310,20 +311,54 @@ fn bits_and_kinds_are_those_of_the_codec() {
     assert_eq!(as_numbers(column(bits, 1)), numbers(named));
 }
 
+/// The locks that may be taken inside `level`, in words.
+fn inside(level: Level) -> String {
+    let levels = level.rules().inside;
+    let named = |level: &Level| format!("`{level:?}`");
+    match levels {
+        Levels::NONE => "nothing".to_owned(),
+        levels if levels == Levels::after(level) => "all below".to_owned(),
+        levels => Level::ALL.iter().filter(|inner| levels.contains(**inner)).map(named).collect::<Vec<_>>().join(", "),
+    }
+}
+
 #[test]
-fn ranks_are_those_of_the_locks() {
-    let source = read("kernel/mm/src/lock.rs");
-    let body = source.split("fn rank(self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
-    let arms = body.lines().filter_map(|line| line.trim().trim_end_matches(',').split_once(" => "));
-    let ranks: Vec<_> = arms
-        .flat_map(|(levels, rank)| levels.split(" | ").map(move |level| (level.trim_start_matches("Self::"), rank)))
-        .collect();
-    assert!(ranks.len() >= 5, "{ranks:?}");
+fn locks_are_those_of_the_code() {
     let page = read("docs/lock-order.md");
-    let table = section(&page, "## The order").lines().filter(|line| line.starts_with("| ") && line.contains(" | `"));
-    let drawn = table.map(|row| row.split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>());
-    let drawn: BTreeMap<_, _> = drawn.map(|row| (row[2].clone(), number(&row[1]))).collect();
-    assert_eq!(drawn, numbers(ranks.into_iter().map(|(level, rank)| (level, number(rank)))));
+    let tables_of = |heading: &str| -> Vec<String> {
+        section(&page, heading).lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect()
+    };
+    let protects = Level::ALL.map(|level| format!("| `{level:?}` | {} |", level.rules().protects));
+    assert_eq!(tables_of("### What each protects"), protects, "left: the page, right:\n{}", protects.join("\n"));
+    let may = Level::ALL.map(|level| {
+        let Rules { taken, frames, waits, innermost, .. } = level.rules();
+        let taken = if taken.is_empty() { "tried".to_owned() } else { format!("{taken:?}").to_lowercase() };
+        let frames = if frames { "yes" } else { "no" };
+        let row =
+            [taken.trim_matches(['[', ']']), &inside(level), frames, &format!("{waits:?}"), &format!("{innermost:?}")];
+        format!("| `{level:?}` | {} |", row.join(" | "))
+    });
+    assert_eq!(tables_of("### What may happen while it is held"), may, "left: the page, right:\n{}", may.join("\n"));
+}
+
+/// Nothing waits for a lock that the order does not know.
+#[test]
+fn no_lock_is_taken_outside_of_the_order() {
+    for crate_file in ["kernel/Cargo.toml", "kernel/acpi/Cargo.toml", "device/Cargo.toml", "boot/protocol/Cargo.toml"] {
+        assert!(!read(crate_file).contains("spin"), "{crate_file}: use the locks of ferry_mm::lock");
+    }
+    fn check(directory: &Path) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                check(&path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.iter().any(|p| p == "lock") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(!text.contains("spin::"), "{}: use the locks of crate::lock", path.display());
+            }
+        }
+    }
+    check(&workspace().join("kernel/mm/src"));
 }
 
 /// The packages of a dependency tree, each once, as `cargo tree` formats them.

@@ -95,6 +95,26 @@ impl CpuSet {
     }
 }
 
+/// What kind of code a CPU runs, innermost last: each may interrupt those before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub enum Code {
+    /// What was started and runs until it ends.
+    Ordinary,
+    /// The handling of a page fault.
+    Fault,
+    /// The handling of an interrupt.
+    Interrupt,
+}
+
+/// What a CPU is doing, as far as it matters to which locks it may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Context {
+    /// The innermost code.
+    pub code: Code,
+    /// Whether an interrupt may come.
+    pub interrupts_on: bool,
+}
+
 /// What the memory manager needs of hardware. See the module's invariants.
 pub trait Machine: Sync {
     /// How the machine holds an array of frame descriptors: the kernel a static slice, the simulator a box.
@@ -135,8 +155,13 @@ pub trait Machine: Sync {
     /// One turn of a wait for another CPU: a pause, and service of what other CPUs ask.
     fn relax(&self);
 
-    /// The locks that this CPU holds.
+    /// The locks that this CPU holds. Asked with the feature `lock-order` only, at each acquire and release.
     fn held_locks(&self) -> &HeldLocks;
+
+    /// What this CPU is doing. Asked with the feature `lock-order` only, at each acquire.
+    fn context(&self) -> Context {
+        Context { code: Code::Ordinary, interrupts_on: true }
+    }
 
     /// Whether anybody wants to hear of events. Asked before each, so it must cost next to nothing.
     #[inline]

@@ -1,12 +1,11 @@
 //! The memory manager: frames, devices and address spaces, in one value.
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use spin::Once;
 use x86_64::structures::paging::PhysFrame;
 
 use crate::frame::{DeviceId, DeviceMemory, OutOfFrames, SystemMemory};
 use crate::inject::Injector;
-use crate::lock::{Level, Lock};
+use crate::lock::{Level, Lock, Once};
 use crate::machine::Machine;
 use crate::migrate::OpenBatches;
 use crate::notify::Registry;
@@ -90,10 +89,10 @@ impl<M: Machine> MemoryManager<M> {
         Ok(Self {
             machine,
             memory,
-            devices: [const { Once::new() }; MAX_DEVICES],
+            devices: [const { Once::new(Level::Stored) }; MAX_DEVICES],
             spaces: spaces.into_boxed_slice(),
             spaces_in_use: Lock::new(Level::Spaces, [false; MAX_SPACES]),
-            swap: Once::new(),
+            swap: Once::new(Level::Stored),
             kernel_root,
             zero_frame,
             statistics: Statistics::default(),
@@ -111,11 +110,7 @@ impl<M: Machine> MemoryManager<M> {
         let id = device.id();
         let place = self.devices.get(usize::from(id.number())).ok_or(RegisterError::TooMany(id))?;
         let (frames, window) = (device.frames(), device.window());
-        let mut device = Some(device);
-        place.call_once(|| device.take().expect("called once"));
-        if device.is_some() {
-            return Err(RegisterError::Taken(id));
-        }
+        place.set(&self.machine, device).map_err(|_| RegisterError::Taken(id))?;
         record(&self.machine, || Event::DeviceRegistered { device: id, frames, window });
         Ok(())
     }

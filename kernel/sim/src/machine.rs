@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, FrameKind};
 use ferry_mm::lock::HeldLocks;
-use ferry_mm::machine::{CpuId, Machine};
+use ferry_mm::machine::{Code, Context, CpuId, Machine};
 use ferry_mm::page_table::entry::RawEntry;
 use ferry_mm::page_table::flush::FlushRequest;
 use ferry_mm::page_table::slot::EntrySlot;
@@ -81,6 +81,7 @@ type Watcher = Arc<dyn Fn(&Sim, Moment) + Send + Sync>;
 struct CpuPlace {
     core: Mutex<Core>,
     held: HeldLocks,
+    context: Mutex<Context>,
     waited: AtomicU32,
 }
 
@@ -109,6 +110,7 @@ impl Sim {
         let place = |number| CpuPlace {
             core: Mutex::new(Core::new(chaos.seed, number)),
             held: HeldLocks::new(),
+            context: Mutex::new(Context { code: Code::Ordinary, interrupts_on: true }),
             waited: AtomicU32::new(0),
         };
         Self {
@@ -148,6 +150,11 @@ impl Sim {
     /// The locks that a CPU holds.
     pub fn held_by(&self, cpu: CpuId) -> &HeldLocks {
         &self.cpus[cpu.number()].held
+    }
+
+    /// Says what a CPU is doing from now on: which locks it may take depends on it.
+    pub fn set_context(&self, cpu: CpuId, context: Context) {
+        *self.cpus[cpu.number()].context.lock().unwrap_or_else(PoisonError::into_inner) = context;
     }
 
     /// Calls `watcher` at every [`Moment`] from now on, in place of the one before.
@@ -370,6 +377,10 @@ impl Machine for Sim {
         // whoever acquires next sees after all older ones. Either way nothing older is hidden from the next holder.
         self.locked();
         self.held_by(self.cpu())
+    }
+
+    fn context(&self) -> Context {
+        *self.cpus[self.cpu().number()].context.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_traced(&self) -> bool {

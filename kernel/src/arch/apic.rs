@@ -11,12 +11,13 @@
 //! 2. [`send`] may run in any handler: it takes no lock. It is called again on one CPU, in the middle of itself, only by a
 //!    report, which never returns there.
 use super::low_physical;
+use super::machine::Hardware;
 use core::arch::asm;
 use core::fmt;
 use ferry_acpi::ApicId;
+use ferry_mm::lock::{Level, Once};
 use ferry_mm::page_table::install::InstallError;
 use raw_cpuid::CpuId;
-use spin::Once;
 use x86_64::registers::model_specific::Msr;
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -89,7 +90,7 @@ enum Mode {
     Page(VirtAddr),
 }
 
-static MODE: Once<Mode> = Once::new();
+static MODE: Once<Mode> = Once::new(Level::Stored);
 
 /// Why this CPU cannot talk to others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,7 +153,13 @@ fn base() -> u64 {
 /// # Errors
 /// See [`ApicError`]; only the first call can fail.
 pub fn enable() -> Result<(), ApicError> {
-    let mode = MODE.try_call_once(Mode::choose)?;
+    let mode = match MODE.get() {
+        Some(mode) => mode,
+        None => {
+            let chosen = Mode::choose()?;
+            MODE.get_or_init(&Hardware, || chosen)
+        }
+    };
     let extended = if matches!(mode, Mode::Extended) { BASE_EXTENDED } else { 0 };
     // SAFETY: switches the APIC on, in a mode that it has; nothing relies on it being off.
     unsafe { Msr::new(BASE_REGISTER).write(base() | BASE_ENABLE | extended) };

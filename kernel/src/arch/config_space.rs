@@ -1,7 +1,8 @@
 //! PCI configuration space through the two I/O ports that every PC has (PCI Local Bus
 //! Specification 3.0, 3.2.2.3.2, "configuration mechanism #1").
+use super::machine::Hardware;
+use ferry_mm::lock::{Level, Lock};
 use pci_types::{ConfigRegionAccess, PciAddress};
-use spin::Mutex;
 use x86_64::instructions::port::Port;
 
 /// Ports for the address and for the data there.
@@ -11,7 +12,7 @@ const DATA: u16 = 0xcfc;
 const ENABLE: u32 = 1 << 31;
 
 /// One access is two port accesses that must not be mixed with those of another CPU.
-static PORTS: Mutex<()> = Mutex::new(());
+static PORTS: Lock<()> = Lock::new(Level::PciConfig, ());
 
 /// Access to the first 256 bytes of every function's configuration space in segment 0.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ fn selector(address: PciAddress, offset: u16) -> u32 {
 
 impl ConfigRegionAccess for ConfigSpace {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        let _ports = PORTS.lock();
+        let _ports = PORTS.lock(&Hardware);
         // SAFETY: the lock keeps the pair of accesses together.
         unsafe {
             Port::new(ADDRESS).write(selector(address, offset));
@@ -50,7 +51,7 @@ impl ConfigRegionAccess for ConfigSpace {
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        let _ports = PORTS.lock();
+        let _ports = PORTS.lock(&Hardware);
         // SAFETY: the lock keeps the pair of accesses together; the caller answers for the value.
         unsafe {
             Port::new(ADDRESS).write(selector(address, offset));

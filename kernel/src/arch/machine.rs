@@ -9,21 +9,21 @@
 use super::cpus::{self, shootdown};
 use super::layout::DIRECT_MAP;
 use super::meter::{self, BarBytes};
-use super::per_cpu::PerCpu;
+use super::per_cpu::{self, PerCpu};
 use crate::trace;
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ferry_device::bar::Bar;
 use ferry_device::geometry::{FRAME_BYTES, FrameIndex};
 use ferry_mm::frame::{AnyFrame, Descriptor, DeviceFrame, DeviceId};
-use ferry_mm::lock::HeldLocks;
-use ferry_mm::machine::{CpuId, MAX_CPUS, Machine};
+use ferry_mm::lock::{HeldLocks, Level, Once};
+use ferry_mm::machine::{Code, Context, CpuId, MAX_CPUS, Machine};
 use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::page_table::entry::RawEntry;
 use ferry_mm::page_table::flush::FlushRequest;
 use ferry_mm::page_table::slot::EntrySlot;
 use ferry_mm::trace::Event;
-use spin::Once;
+use x86_64::instructions::interrupts;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
@@ -31,7 +31,7 @@ use x86_64::structures::paging::PhysFrame;
 pub struct Hardware;
 
 static HELD_LOCKS: [HeldLocks; MAX_CPUS] = [const { HeldLocks::new() }; MAX_CPUS];
-static BARS: [Once<Bar>; MAX_DEVICES] = [const { Once::new() }; MAX_DEVICES];
+static BARS: [Once<Bar>; MAX_DEVICES] = [const { Once::new(Level::Stored) }; MAX_DEVICES];
 
 /// Flushes are left out while this is set.
 static LOSES_FLUSHES: AtomicBool = AtomicBool::new(false);
@@ -49,7 +49,7 @@ pub fn losing_flushes<R>(body: impl FnOnce() -> R) -> R {
 /// # Panics
 /// Where there may be no such device.
 pub fn connect_device(device: DeviceId, bar: Bar) {
-    BARS[usize::from(device.number())].call_once(|| bar);
+    BARS[usize::from(device.number())].get_or_init(&Hardware, || bar);
 }
 
 /// Where the direct map has a frame.
@@ -225,9 +225,16 @@ impl Machine for Hardware {
         cpus::relax();
     }
 
+    /// Also before this CPU's state is loaded, when there is no other CPU.
     #[inline]
     fn held_locks(&self) -> &HeldLocks {
-        &HELD_LOCKS[self.cpu().number()]
+        &HELD_LOCKS[if per_cpu::is_loaded() { self.cpu().number() } else { CpuId::BOOT.number() }]
+    }
+
+    fn context(&self) -> Context {
+        let interrupts_on = interrupts::are_enabled();
+        let code = if per_cpu::is_loaded() { PerCpu::current().code() } else { Code::Ordinary };
+        Context { code, interrupts_on }
     }
 
     #[inline(always)]
@@ -243,12 +250,6 @@ impl Machine for Hardware {
 /// How many of the memory manager's locks are held, by all CPUs (with its feature `lock-order`).
 pub fn held_locks() -> u32 {
     HELD_LOCKS.iter().map(HeldLocks::count).sum()
-}
-
-/// Asserts that this CPU holds no page table (with the feature `lock-order`).
-#[cfg(feature = "tests")]
-pub fn assert_may_allocate() {
-    Hardware.held_locks().assert_may_allocate();
 }
 
 /// The level-4 table that this CPU uses.

@@ -34,6 +34,11 @@ pub fn switch_interrupts_off() {
     x86_64::instructions::interrupts::disable();
 }
 
+/// Runs `body` as the handler of an interrupt runs.
+pub fn as_interrupt_handler(body: impl FnOnce()) {
+    x86_64::instructions::interrupts::without_interrupts(|| PerCpu::current().handle_interrupt(body));
+}
+
 /// Raises an interrupt that nobody sends.
 pub fn interrupt() {
     // SAFETY: enters through the interrupt table as a device's interrupt would.

@@ -15,7 +15,7 @@ use super::stack::{GuardedStack, StackBounds};
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use ferry_mm::machine::CpuId;
+use ferry_mm::machine::{Code, CpuId};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 use x86_64::structures::tss::TaskStateSegment;
@@ -105,6 +105,8 @@ pub struct PerCpu {
     pub(super) stack_span: AtomicU64,
     /// Page-fault handlers that have begun and not ended.
     pub(super) fault_depth: AtomicU32,
+    /// Whether the handler of an interrupt is at work.
+    in_interrupt: AtomicBool,
     id: AtomicU32,
     stack_bottom: AtomicU64,
     stack_top: AtomicU64,
@@ -138,6 +140,7 @@ impl PerCpu {
             stack_floor: AtomicU64::new(0),
             stack_span: AtomicU64::new(0),
             fault_depth: AtomicU32::new(0),
+            in_interrupt: AtomicBool::new(false),
             id: AtomicU32::new(0),
             stack_bottom: AtomicU64::new(0),
             stack_top: AtomicU64::new(0),
@@ -192,6 +195,26 @@ impl PerCpu {
     /// How many page-fault handlers are at work here; more than one means a fault inside the handler.
     pub fn fault_depth(&self) -> u32 {
         self.fault_depth.load(Relaxed)
+    }
+
+    /// Runs the handler of an interrupt.
+    #[inline]
+    pub(super) fn handle_interrupt(&self, handler: impl FnOnce()) {
+        self.in_interrupt.store(true, Relaxed);
+        handler();
+        self.in_interrupt.store(false, Relaxed);
+    }
+
+    /// What kind of code this CPU runs. Handlers of interrupts run with interrupts off and touch kernel memory only, so no fault
+    /// is inside one.
+    pub fn code(&self) -> Code {
+        if self.in_interrupt.load(Relaxed) {
+            Code::Interrupt
+        } else if self.fault_depth() > 0 {
+            Code::Fault
+        } else {
+            Code::Ordinary
+        }
     }
 
     /// The stack that this CPU's ordinary code runs on.

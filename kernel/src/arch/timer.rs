@@ -1,6 +1,7 @@
 //! The timer of the PC (Intel 8254): a counter that runs at a known rate, so that bounded waits
 //! need no calibration, and the interrupt controllers (Intel 8259), which stay silent.
-use spin::Mutex;
+use super::machine::Hardware;
+use ferry_mm::lock::{Level, Lock};
 use x86_64::instructions::port::Port;
 
 /// Ticks per second of the counter (14.318182 MHz divided by 12).
@@ -35,13 +36,13 @@ pub(super) fn start() {
     }
 }
 
-/// Latching and reading are three port accesses that must not be mixed with those of another CPU. A leaf lock: nothing is
-/// called while it is held, so a wait for it with interrupts off is short.
-static PORTS: Mutex<()> = Mutex::new(());
+/// Latching and reading are three port accesses that must not be mixed with those of another CPU. Nothing is called
+/// inside, so a wait for it with interrupts off is short.
+static PORTS: Lock<()> = Lock::new(Level::Timer, ());
 
 /// The present count: it falls by one per tick.
 pub fn count() -> u16 {
-    let _ports = PORTS.lock();
+    let _ports = PORTS.lock(&Hardware);
     // SAFETY: latching and reading does not disturb the counter.
     unsafe {
         Port::new(MODE).write(LATCH);

@@ -1,6 +1,7 @@
 //! Finding the swap disk on PCI and taking it into use.
 use super::{Disk, Driver, Shared};
 use crate::arch::config_space::ConfigSpace;
+use crate::arch::machine::Hardware;
 use crate::arch::virtio;
 use crate::arch::virtio_block::{BlockDevice, StartError};
 use crate::memory;
@@ -8,10 +9,10 @@ use crate::pci;
 use crate::pci::bar::BarError;
 use core::fmt;
 use core::ops::ControlFlow;
+use ferry_mm::lock::{Level, Lock, Once};
 use ferry_mm::page_table::install::InstallError;
 use ferry_mm::swap::AttachError;
 use pci_types::{CommandRegister, PciAddress, PciHeader};
-use spin::{Mutex, Once};
 
 /// A virtio block device: vendor, and its two device numbers (Virtio 1.2, 4.1.2.1 and 4.1.2.3). The second is that of
 /// a transitional one, which has the modern interface as well.
@@ -44,7 +45,7 @@ impl fmt::Display for DiskProblem {
 
 impl core::error::Error for DiskProblem {}
 
-static FOUND: Once<Result<Option<Shared>, DiskProblem>> = Once::new();
+static FOUND: Once<Result<Option<Shared>, DiskProblem>> = Once::new(Level::Setup);
 
 /// The machine's disk, or `None` where it has none; where it has several, the first on PCI. The first call takes it into
 /// use, and later ones give the same answer.
@@ -56,7 +57,7 @@ static FOUND: Once<Result<Option<Shared>, DiskProblem>> = Once::new();
 /// Where there is a disk and the first call comes after the first address space was made, which would not see the
 /// disk's registers.
 pub fn find() -> Result<Option<Disk>, DiskProblem> {
-    match FOUND.call_once(open) {
+    match FOUND.get_or_init(&Hardware, open) {
         Ok(shared) => Ok(shared.as_ref().map(Disk)),
         Err(problem) => Err(problem.clone()),
     }
@@ -81,5 +82,6 @@ fn open() -> Result<Option<Shared>, DiskProblem> {
     let device = BlockDevice::start(manager, function).map_err(DiskProblem::Start)?;
     let pages = device.pages();
     log::info!("the swap disk is PCI function {function}: {pages} slots");
-    Ok(Some(Shared { pages, driver: Mutex::new(Driver { device, lost: None }), failure: Mutex::new(None) }))
+    let driver = Lock::new(Level::Disk, Driver { device, lost: None });
+    Ok(Some(Shared { pages, driver, failure: Lock::new(Level::DiskFailure, None) }))
 }

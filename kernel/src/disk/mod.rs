@@ -13,7 +13,8 @@
 //! 2. A wait is bounded by [`PATIENCE`]. A disk that did not answer in time is never asked again: its late answer
 //!    could be taken for that to a later request.
 //!
-//! Locks: the disk's own, a leaf, held for one access, and one around its last error, held for a copy; whoever waits for the first or for the disk serves what other CPUs ask.
+//! Locks: [`Level::Disk`](ferry_mm::lock::Level::Disk), held for one access, and `DiskFailure` around its last error, held for a copy;
+//! whoever waits for the first or for the disk serves what other CPUs ask.
 //! Callers hold no lock that another CPU spins on: an access can take [`PATIENCE`]. No heap memory is taken.
 #![deny(unsafe_code)]
 mod find;
@@ -29,8 +30,8 @@ use crate::arch::virtio_block::{BlockDevice, Transfer};
 use crate::clock::Deadline;
 use core::fmt;
 use core::time::Duration;
+use ferry_mm::lock::{Lock, assert_may_wait};
 use ferry_mm::machine::Machine;
-use spin::{Mutex, MutexGuard};
 use x86_64::structures::paging::PhysFrame;
 
 /// How long the disk may take for one page.
@@ -78,9 +79,9 @@ pub struct Disk(&'static Shared);
 
 struct Shared {
     pages: u64,
-    driver: Mutex<Driver>,
+    driver: Lock<Driver>,
     /// Why an access failed last.
-    failure: Mutex<Option<DiskError>>,
+    failure: Lock<Option<DiskError>>,
 }
 
 struct Driver {
@@ -115,7 +116,9 @@ impl Disk {
         if slot >= self.0.pages {
             return Err(DiskError::OutOfRange { slot, pages: self.0.pages });
         }
-        let mut driver = self.lock();
+        assert_may_wait(&Hardware);
+        // Bounded by `PATIENCE` for each CPU that is before this one.
+        let mut driver = self.0.driver.lock(&Hardware);
         if let Some(slot) = driver.lost {
             return Err(DiskError::TimedOut { slot });
         }
@@ -133,16 +136,6 @@ impl Disk {
                 driver.lost = Some(slot);
                 return Err(DiskError::TimedOut { slot });
             }
-        }
-    }
-
-    /// Waits for the lock; bounded by [`PATIENCE`] for each CPU that is before this one.
-    fn lock(&self) -> MutexGuard<'static, Driver> {
-        loop {
-            if let Some(driver) = self.0.driver.try_lock() {
-                return driver;
-            }
-            Hardware.relax();
         }
     }
 }

@@ -4,9 +4,9 @@ use crate::arch::machine::Hardware;
 use crate::memory;
 use crate::trace::{self, Told};
 use alloc::boxed::Box;
+use ferry_mm::lock::{Level, Once};
 use ferry_mm::page_table::entry::SwapSlot;
 use ferry_mm::swap::{DiskFailure, SwapDisk};
-use spin::Once;
 use x86_64::structures::paging::PhysFrame;
 
 impl SwapDisk<Hardware> for Disk {
@@ -30,12 +30,12 @@ impl SwapDisk<Hardware> for Disk {
 impl Disk {
     /// Keeps why an access failed, for a report: the memory manager passes on only that it did.
     fn keep(&self, error: DiskError) -> DiskFailure {
-        *self.0.failure.lock() = Some(error);
+        *self.0.failure.lock(&Hardware) = Some(error);
         DiskFailure
     }
 }
 
-static ATTACHED: Once<Result<Option<Disk>, DiskProblem>> = Once::new();
+static ATTACHED: Once<Result<Option<Disk>, DiskProblem>> = Once::new(Level::Setup);
 
 /// Gives the machine's disk, if it has one, to the memory manager; later calls change nothing and say the same.
 ///
@@ -45,18 +45,20 @@ static ATTACHED: Once<Result<Option<Disk>, DiskProblem>> = Once::new();
 /// # Panics
 /// As [`find()`].
 pub fn attach() -> Result<Option<Disk>, DiskProblem> {
+    // Found before the lock is taken that finding takes, too.
+    let found = find();
     let attach = || {
-        let disk = find()?;
+        let disk = found?;
         if let Some(disk) = disk {
             memory::manager().attach_swap(Box::new(disk)).map_err(DiskProblem::Attach)?;
         }
         Ok(disk)
     };
-    ATTACHED.call_once(attach).clone()
+    ATTACHED.get_or_init(&Hardware, attach).clone()
 }
 
 /// Why the disk failed last, for reports: waits for nobody.
 pub fn last_failure() -> Option<DiskError> {
     let disk = ATTACHED.get()?.as_ref().ok()?.as_ref()?;
-    *disk.0.failure.try_lock()?
+    *disk.0.failure.try_lock(&Hardware)?
 }

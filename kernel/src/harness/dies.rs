@@ -6,6 +6,7 @@ use super::{TestResult, check_eq, kernel_test, need_cpus};
 use crate::arch::cpus::{run_on, shootdown};
 use crate::arch::exceptions::hook;
 use crate::arch::layout::STACKS;
+use crate::arch::machine::Hardware;
 use crate::arch::misuse;
 use crate::arch::per_cpu::PerCpu;
 use crate::arch::stack::StackBounds;
@@ -13,6 +14,7 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use ferry_mm::lock::{Level, Lock, SharedLock, assert_may_take_frames, assert_may_wait};
 use ferry_mm::machine::CpuSet;
 use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
 use x86_64::VirtAddr;
@@ -150,6 +152,37 @@ kernel_test! {
 
     fn overflows_its_stack() -> TestResult {
         black_box(recurse(0));
+        Ok(())
+    }
+
+    fn takes_locks_in_a_forbidden_order() -> TestResult {
+        let (events, frames) = (Lock::new(Level::Trace, ()), Lock::new(Level::Frames, ()));
+        let _events = events.lock(&Hardware);
+        drop(frames.lock(&Hardware));
+        Ok(())
+    }
+
+    fn allocates_inside_the_fault_handler() -> TestResult {
+        hook::with(|_, _| black_box(Box::new(true)).as_ref() == &false, || misuse::read(0x18));
+        Ok(())
+    }
+
+    fn prints_in_an_interrupt_handler() -> TestResult {
+        misuse::as_interrupt_handler(|| crate::println!("the interrupted code may be printing"));
+        Ok(())
+    }
+
+    fn allocates_frames_while_a_lock_forbids_it() -> TestResult {
+        let lock = Lock::new(Level::Driver, ());
+        let _lock = lock.lock(&Hardware);
+        assert_may_take_frames(&Hardware);
+        Ok(())
+    }
+
+    fn waits_for_the_disk_while_a_lock_forbids_it() -> TestResult {
+        let areas = SharedLock::new(Level::Areas, ());
+        let _areas = areas.write(&Hardware);
+        assert_may_wait(&Hardware);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The devices: found on PCI, mapped, attached, and their frames handed to the memory manager.
 //!
-//! Lock: `DEVICES`, one for each device: held while a device is taken into use and while it works on a batch of commands.
+//! Lock: [`Level::Driver`], one for each device: held while a device is taken into use and while it works on a batch of commands.
 //! Copies of frames go through the accessor of the BAR and need no command; a fault takes the lock only to tell a device that
 //! follows the space (see [`super::mirror`]), and then holds no lock of the memory manager.
 #![forbid(unsafe_code)]
@@ -19,18 +19,17 @@ use ferry_device::driver::{self, Device, DeviceError};
 use ferry_device::geometry::{FrameIndex, MIN_BAR_BYTES};
 use ferry_device::identity::{AttachError, DeviceType, Identity};
 use ferry_mm::frame::{DeviceFrame, DeviceId, DeviceMemory};
-use ferry_mm::machine::Machine;
+use ferry_mm::lock::{Level, Lock, Once};
 use ferry_mm::manager::{MAX_DEVICES, RegisterError};
 use ferry_mm::page_table::install::InstallError;
 use ferry_protocol::exit::ExitCode;
 use pci_types::{CommandRegister, PciAddress, PciHeader};
-use spin::{Mutex, Once};
 
 /// How long the device may make no progress.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The drivers of the attached devices, by number.
-static DEVICES: [Mutex<Option<Device>>; MAX_DEVICES] = [const { Mutex::new(None) }; MAX_DEVICES];
+static DEVICES: [Lock<Option<Device>>; MAX_DEVICES] = [const { Lock::new(Level::Driver, None) }; MAX_DEVICES];
 
 /// Why there is no device to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,7 +119,7 @@ pub struct Attached {
     pub range: PhysRange,
 }
 
-static ATTACHED: Once<Result<Vec<Attached>, DeviceProblem>> = Once::new();
+static ATTACHED: Once<Result<Vec<Attached>, DeviceProblem>> = Once::new(Level::Setup);
 
 /// The devices, by number, found on PCI and taken into use the first time somebody asks; never none.
 ///
@@ -130,7 +129,7 @@ static ATTACHED: Once<Result<Vec<Attached>, DeviceProblem>> = Once::new();
 /// # Panics
 /// Where the first call comes after the first address space was made, which would not see the windows of the BARs.
 pub fn all() -> Result<&'static [Attached], DeviceProblem> {
-    ATTACHED.call_once(attach_all).as_deref().map_err(|problem| *problem)
+    ATTACHED.get_or_init(&Hardware, attach_all).as_deref().map_err(|problem| *problem)
 }
 
 fn attach_all() -> Result<Vec<Attached>, DeviceProblem> {
@@ -161,7 +160,7 @@ fn attach(window: WindowNumber, found: pci::DeviceMemory) -> Result<Attached, De
         DeviceType::Coherent => DeviceMemory::coherent(id, descriptors, bar_window::frames_for_cpus(found.range)),
     };
     manager.register_device(memory).map_err(DeviceProblem::Register)?;
-    *driver.lock() = Some(device);
+    *driver.lock(&Hardware) = Some(device);
     log::info!(
         "device {number} ({device_type}) is PCI function {}: BAR {}, {frames} device frames",
         found.function,
@@ -175,13 +174,7 @@ fn attach(window: WindowNumber, found: pci::DeviceMemory) -> Result<Attached, De
 /// # Panics
 /// Where no device of this number is attached.
 pub(super) fn with_driver<R>(id: DeviceId, work: impl FnOnce(&mut Device, &mut dyn driver::Deadline) -> R) -> R {
-    let place = &DEVICES[usize::from(id.number())];
-    let mut driver = loop {
-        match place.try_lock() {
-            Some(driver) => break driver,
-            None => Hardware.relax(),
-        }
-    };
+    let mut driver = DEVICES[usize::from(id.number())].lock(&Hardware);
     let driver = driver.as_mut().expect("only an attached device is asked to work");
     work(driver, &mut Patience::new())
 }

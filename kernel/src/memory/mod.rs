@@ -28,10 +28,10 @@ use bootloader_api::info::MemoryRegion;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ferry_mm::frame::OutOfFrames;
+use ferry_mm::lock::{Level, Once};
 use ferry_mm::machine::{CpuId, CpuSet, MAX_CPUS, Machine};
 use ferry_mm::space::{Space, SpaceId};
 use protection::WritableAndExecutable;
-use spin::Once;
 
 /// The kernel's memory manager.
 pub type MemoryManager = ferry_mm::MemoryManager<Hardware>;
@@ -39,7 +39,7 @@ pub type MemoryManager = ferry_mm::MemoryManager<Hardware>;
 /// An address space of the kernel's memory manager.
 pub type AddressSpace = Space<'static, Hardware>;
 
-static MANAGER: Once<MemoryManager> = Once::new();
+static MANAGER: Once<MemoryManager> = Once::new(Level::Stored);
 
 /// The number of the space that each CPU is in, plus one; 0 in none.
 static ENTERED: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
@@ -53,7 +53,7 @@ pub fn init(regions: &[MemoryRegion]) -> Result<u64, InitError> {
     let Ground { memory, root } = takeover::run(regions).map_err(InitError::Takeover)?;
     let leaves = protection::check(root).map_err(InitError::Protection)?;
     let manager = MemoryManager::new(Hardware, memory, root).map_err(InitError::OutOfFrames)?;
-    MANAGER.call_once(|| manager);
+    MANAGER.get_or_init(&Hardware, || manager);
     Ok(leaves)
 }
 

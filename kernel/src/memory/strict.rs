@@ -9,13 +9,14 @@
 //! 2. A place belongs to the writer whose number it was reserved for until `written` says so, and then to the reader
 //!    until `read` has passed it. So a record is never torn.
 //!
-//! Lock: `READER`, a leaf, held by who drains; never by a fault.
+//! Lock: [`Level::StrictReader`], only tried, held by who drains; never by a fault.
 #![forbid(unsafe_code)]
+use crate::arch::machine::Hardware;
 use crate::link;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use ferry_mm::lock::{Level, Lock};
 use ferry_mm::space::Access;
 use ferry_protocol::link::FromKernel;
-use spin::Mutex;
 use x86_64::VirtAddr;
 
 /// Records that the ring holds.
@@ -65,7 +66,7 @@ static RING: Ring = Ring {
     lost: AtomicU64::new(0),
 };
 
-static READER: Mutex<()> = Mutex::new(());
+static READER: Lock<()> = Lock::new(Level::StrictReader, ());
 
 /// Switches strict mode on or off.
 pub fn enable(on: bool) {
@@ -97,7 +98,7 @@ fn write(record: Homecoming) {
 
 /// The oldest record that nobody has read, or `None` where there is none or another CPU reads.
 pub fn take() -> Option<Homecoming> {
-    let _reader = READER.try_lock()?;
+    let _reader = READER.try_lock(&Hardware)?;
     let number = RING.read.load(Ordering::Relaxed);
     let place = &RING.places[(number % CAPACITY) as usize];
     if place.written.load(Ordering::Acquire) != number + 1 {

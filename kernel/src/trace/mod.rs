@@ -10,7 +10,8 @@
 //! 1. Where the stream is off, an event costs one relaxed load and a branch: [`is_on`]. (A constant would need a second build of the
 //!    kernel, and then what is traced would not be what is run.)
 //! 2. Nothing here formats text or takes heap memory once [`begin`] has returned, so events may be told in the fault path.
-//! 3. The stream's lock is a leaf: while it is held nothing is called but the port. Its holder never waits for another CPU.
+//! 3. The stream's lock is [`Level::Trace`]: while it is held nothing is called but the port and the timer. Its holder never waits for
+//!    another CPU.
 //! 4. Full: the wait for the port is as long as its reader makes it; the host's deadline ends a run whose reader is gone. A machine
 //!    without the port has no stream.
 #![deny(unsafe_code)]
@@ -26,13 +27,13 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
 use ferry_mm::frame::{AnyFrame, FrameKind};
+use ferry_mm::lock::{Level, Lock};
 use ferry_mm::machine::Machine;
 use ferry_protocol::link::encode;
 use ferry_protocol::options::Trace;
 pub use ferry_protocol::trace::Event as Told;
 use ferry_protocol::trace::{Event, FrameState, MAX_FRAME_BYTES, Record, VERSION};
 use ring::Ring;
-use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 
@@ -40,7 +41,8 @@ use uart_16550::{Config, Uart16550};
 const CALIBRATION: Duration = Duration::from_millis(10);
 
 static ON: AtomicBool = AtomicBool::new(false);
-static STREAM: Mutex<Stream> = Mutex::new(Stream { uart: trace_uart(), sequence: 0, origin: 0, ring: None });
+static STREAM: Lock<Stream> =
+    Lock::new(Level::Trace, Stream { uart: trace_uart(), sequence: 0, origin: 0, ring: None });
 
 struct Stream {
     uart: Uart16550<PioBackend>,
@@ -87,16 +89,16 @@ pub fn begin(mode: Trace) -> Result<(), NoStream> {
     if mode == Trace::Off {
         return Ok(());
     }
-    let mut stream = STREAM.lock();
+    // Before the lock: nothing is allocated inside.
+    let ring = if mode == Trace::Ring { Some(Ring::new().ok_or(NoStream::HeapFull)?) } else { None };
+    let mut stream = STREAM.lock(&Hardware);
     stream.uart.init(Config::DEFAULT).map_err(|_| NoStream::NoPort)?;
     let ticks_per_millisecond = ticks_per_millisecond();
     stream.origin = time_stamp();
     // What comes first is needed by whoever reads the rest, so it never goes through the ring.
     stream.tell(Event::Begin { version: VERSION, ticks_per_millisecond });
     snapshot(&mut stream);
-    if mode == Trace::Ring {
-        stream.ring = Some(Ring::new().ok_or(NoStream::HeapFull)?);
-    }
+    stream.ring = ring;
     ON.store(true, Relaxed);
     Ok(())
 }
@@ -124,13 +126,13 @@ pub fn copied(source: AnyFrame, target: AnyFrame) -> Event<'static> {
 
 #[cold]
 fn tell_now(event: Event) {
-    STREAM.lock().tell(event);
+    STREAM.lock(&Hardware).tell(event);
 }
 
 /// Ends the stream; what a ring keeps is sent. For the end of a run, whoever may be interrupted: it waits for no lock.
 pub fn end() {
     ON.store(false, Relaxed);
-    if let Some(mut stream) = STREAM.try_lock() {
+    if let Some(mut stream) = STREAM.try_lock(&Hardware) {
         stream.empty_ring();
     }
 }

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use super::descriptor::{Descriptor, FrameKind, NO_FRAME};
 use super::{AnyFrame, CpuWindow, DeviceFrame, DeviceId};
 use crate::inject::{Injector, Step};
-use crate::lock::{Level, Lock};
+use crate::lock::{Level, Lock, assert_may_take_frames};
 use crate::machine::Machine;
 use crate::trace::{Event, record};
 use x86_64::structures::paging::PhysFrame;
@@ -200,7 +200,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         machine: &'m M,
         injector: &Injector,
     ) -> Result<OwnedDeviceFrame<'m, M>, DeviceFull> {
-        machine.held_locks().assert_may_allocate();
+        assert_may_take_frames(machine);
         let full = DeviceFull(self.id);
         if !self.is_open() || injector.fails(Step::DeviceAlloc) {
             return Err(full);

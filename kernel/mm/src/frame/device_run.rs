@@ -48,7 +48,7 @@ impl<M: Machine> Drop for DeviceRun<'_, M> {
 impl<D: core::ops::Deref<Target = [super::Descriptor]>> DeviceMemory<D> {
     /// Takes the first `count` neighbours that are free out of the free list.
     fn take_run<M: Machine<Descriptors = D>>(&self, machine: &M, count: u32) -> Option<u32> {
-        machine.held_locks().assert_may_allocate();
+        crate::lock::assert_may_take_frames(machine);
         if !self.is_open() {
             return None;
         }

@@ -8,7 +8,7 @@ use super::buddy::BuddyLists;
 use super::descriptor::{Descriptor, FrameKind};
 use crate::address::PAGE_BYTES;
 use crate::inject::{Injector, Step};
-use crate::lock::{Level, Lock};
+use crate::lock::{Level, Lock, assert_may_take_frames};
 use crate::machine::Machine;
 use crate::space::SpaceId;
 use crate::trace::{Event, record};
@@ -81,7 +81,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     /// # Errors
     /// [`OutOfFrames`] where no free block is large enough.
     pub fn allocate_block<M: Machine>(&self, machine: &M, order: u8) -> Result<PhysFrame, OutOfFrames> {
-        machine.held_locks().assert_may_allocate();
+        assert_may_take_frames(machine);
         let mut lists = self.lists.lock(machine);
         let block = lists.allocate(&self.descriptors, order).ok_or(OutOfFrames)?;
         // Still under the lock: whoever frees the buddy next must not find this block free.

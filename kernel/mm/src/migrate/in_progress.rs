@@ -31,7 +31,7 @@ pub(crate) struct OpenBatches {
 
 impl OpenBatches {
     pub(crate) const fn new() -> Self {
-        Self { noted: Lock::new(Level::Listeners, [None; MAX_OPEN_BATCHES]), count: AtomicU32::new(0) }
+        Self { noted: Lock::new(Level::Migrations, [None; MAX_OPEN_BATCHES]), count: AtomicU32::new(0) }
     }
 }
 

@@ -5,7 +5,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 use super::entry::RawEntry;
 use super::slot::EntrySlot;
 use crate::frame::{Descriptor, SystemMemory};
-use crate::lock::{Held, Level, WriteGuard};
+use crate::lock::{Held, Level, Taken, WriteGuard};
 use crate::machine::Machine;
 use crate::trace::{Event, record};
 
@@ -25,7 +25,8 @@ impl<'m, M: Machine> LeafTable<'m, M> {
     #[inline]
     pub(crate) fn lock(machine: &'m M, memory: &'m SystemMemory<M::Descriptors>, table: PhysFrame) -> Self {
         let descriptor = memory.descriptor(table);
-        let (held, ()) = Held::acquire(machine, Level::PageTable, false, || descriptor.try_lock().then_some(()));
+        let (held, ()) =
+            Held::acquire(machine, Level::PageTable, Taken::Exclusive, || descriptor.try_lock().then_some(()));
         Self { machine, descriptor, table, held: Some(held) }
     }
 

@@ -11,6 +11,7 @@ use x86_64::structures::paging::{Page, PhysFrame};
 
 use crate::frame::{Origin, OutOfFrames};
 use crate::inject::Step;
+use crate::lock::assert_may_wait;
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry, SwapSlot};
 use crate::page_table::leaf_table::LeafTable;
@@ -89,6 +90,7 @@ impl<M: Machine> Space<'_, M> {
             return Ok(false);
         }
         let frame = fresh.into_frame();
+        assert_may_wait(machine);
         let read = if manager.injector.fails(Step::DiskRead) {
             Err(super::DiskFailure)
         } else {

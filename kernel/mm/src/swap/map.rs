@@ -12,7 +12,7 @@
 //! 2. A slot that no frame holds is written: its contents stand on the disk.
 //! 3. `frame` changes only under the lock of that frame, so whoever has the lock may trust it.
 //!
-//! Lock: one for all slots, [`Level::Swap`], a leaf. No disk is waited for while it is held.
+//! Lock: one for all slots, [`Level::SwapMap`], a leaf. No disk is waited for while it is held.
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -110,7 +110,7 @@ impl<M: Machine> SwapMap<M> {
             Slot { entries: 0, frame: next, state: State::Free }
         }));
         let head = if count == 0 { NO_FRAME } else { 0 };
-        let slots = Lock::new(Level::Swap, Slots { slots, head, free: count.into() });
+        let slots = Lock::new(Level::SwapMap, Slots { slots, head, free: count.into() });
         Ok(Self { disk, slots, hand: AtomicUsize::new(0) })
     }
 
@@ -227,9 +227,7 @@ impl<M: Machine> MemoryManager<M> {
     /// # Errors
     /// See [`AttachError`].
     pub fn attach_swap(&self, disk: Box<dyn SwapDisk<M>>) -> Result<(), AttachError> {
-        let mut map = Some(SwapMap::new(disk)?);
-        self.swap.call_once(|| map.take().expect("called once"));
-        if map.is_some() { Err(AttachError::Taken) } else { Ok(()) }
+        self.swap.set(&self.machine, SwapMap::new(disk)?).map_err(|_| AttachError::Taken)
     }
 
     /// The slots, where a disk is attached.

@@ -16,6 +16,7 @@ use super::DiskFailure;
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, Origin};
 use crate::inject::Step;
+use crate::lock::assert_may_wait;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::migrate::Everybody;
@@ -269,6 +270,7 @@ impl<M: Machine> MemoryManager<M> {
         let machine = &self.machine;
         let has_it = self.slots().slot_use(machine, slot).is_some_and(|slot| slot.written);
         if !has_it {
+            assert_may_wait(machine);
             let written = if self.injector.fails(Step::DiskWrite) {
                 Err(DiskFailure)
             } else {

@@ -13,6 +13,7 @@ mod in_flight;
 mod injection;
 mod kinds;
 mod lessons;
+mod locks;
 mod machine;
 mod migration;
 mod notify;

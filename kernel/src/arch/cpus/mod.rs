@@ -25,7 +25,7 @@ pub mod work;
 mod tests;
 
 use super::apic::{self, Message};
-use super::per_cpu::MOST_CPUS;
+use super::per_cpu::{MOST_CPUS, PerCpu};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ferry_acpi::ApicId;
 use ferry_mm::machine::{CpuId, CpuSet};
@@ -62,7 +62,7 @@ fn send(cpu: CpuId, message: Message) {
 
 /// Handles [`SERVICE_VECTOR`]. Work needs no handling: the interrupt has ended the wait for it.
 pub(super) fn interrupt() {
-    shootdown::serve();
+    PerCpu::current().handle_interrupt(shootdown::serve);
     apic::end_of_interrupt();
 }
 

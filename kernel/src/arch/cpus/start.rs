@@ -32,10 +32,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use ferry_acpi::ApicId;
 use ferry_mm::frame::OutOfFrames;
+use ferry_mm::lock::{Level, Once};
 use ferry_mm::machine::{CpuId, CpuSet};
 use ferry_mm::page_table::entry::LeafFlags;
 use ferry_mm::page_table::install::{self, InstallError};
-use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::interrupts;
 use x86_64::registers::control::{Cr0, Cr4};
@@ -75,7 +75,7 @@ static HANDOFF: Handoff = Handoff {
 };
 
 /// The features of the CPU that boots.
-static FEATURES: Once<cpu::Features> = Once::new();
+static FEATURES: Once<cpu::Features> = Once::new(Level::Stored);
 
 /// Why not all CPUs run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +115,7 @@ impl core::error::Error for StartError {}
 /// # Errors
 /// See [`StartError`]; the run cannot go on.
 pub fn start(features: cpu::Features, ids: impl Iterator<Item = ApicId>) -> Result<(), StartError> {
-    FEATURES.call_once(|| features);
+    FEATURES.get_or_init(&Hardware, || features);
     apic::enable().map_err(StartError::Apic)?;
     let own = apic::id();
     APIC_IDS[0].store(own.0, Ordering::Relaxed);

@@ -5,6 +5,9 @@ use super::{APIC_IDS, count, online, run_on};
 use crate::arch::apic;
 use crate::arch::cpu;
 use crate::arch::exceptions::hook;
+use crate::arch::frame::ExceptionFrame;
+use crate::arch::machine::Hardware;
+use crate::arch::misuse;
 use crate::arch::per_cpu::{MOST_CPUS, PerCpu};
 use crate::arch::probe;
 use crate::harness::{TestFailure, TestResult, check, check_eq, kernel_test, need_cpus};
@@ -12,7 +15,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 use ferry_acpi::ApicId;
-use ferry_mm::machine::{CpuId, CpuSet};
+use ferry_mm::lock::level::Waits;
+use ferry_mm::lock::{Broken, Level, Levels, Rules, Taken};
+use ferry_mm::machine::{Code, Context, CpuId, CpuSet, Machine};
 use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
 use x86_64::VirtAddr;
 use x86_64::instructions::interrupts;
@@ -39,7 +44,39 @@ fn whole(cpus: CpuSet) -> FlushRequest {
     FlushRequest { cpus, scope: FlushScope::LowerHalf }
 }
 
+/// The rules of a lock that interrupt handlers take.
+const TAKEN_BY_HANDLERS: Rules = Rules {
+    protects: "nothing",
+    taken: &[Taken::Exclusive],
+    inside: Levels::NONE,
+    frames: false,
+    waits: Waits::Never,
+    innermost: Code::Interrupt,
+};
+
 kernel_test! {
+    fn the_machine_says_which_code_runs_and_whether_interrupts_are_on() -> TestResult {
+        static IN_FAULT: AtomicU32 = AtomicU32::new(0);
+        let context = |code, interrupts_on| Context { code, interrupts_on };
+        let may_take = || {
+            Hardware.held_locks().may_take(Level::Timer, &TAKEN_BY_HANDLERS, Taken::Exclusive, Hardware.context())
+        };
+        check_eq!(Hardware.context(), context(Code::Ordinary, true));
+        check_eq!(may_take(), Err(Broken::Interrupts(Level::Timer)));
+        check_eq!(interrupts::without_interrupts(|| (Hardware.context(), may_take())), (context(Code::Ordinary, false), Ok(())));
+        let mut inside = (context(Code::Ordinary, true), Ok(()));
+        misuse::as_interrupt_handler(|| inside = (Hardware.context(), may_take()));
+        check_eq!(inside, (context(Code::Interrupt, false), Ok(())));
+        let see = |_: &mut ExceptionFrame, _| {
+            IN_FAULT.store(u32::from(Hardware.context() == Context { code: Code::Fault, interrupts_on: false }), SeqCst);
+            false
+        };
+        check!(hook::with(see, || probe::load(VirtAddr::zero())).is_err(), "the null page is mapped")?;
+        check_eq!(IN_FAULT.load(SeqCst), 1);
+        check_eq!(Hardware.context(), context(Code::Ordinary, true));
+        Ok(())
+    }
+
     fn every_cpu_runs_what_it_is_given() -> TestResult {
         let cpus = online();
         let arrived = AtomicU64::new(0);

@@ -16,11 +16,12 @@
 //!    ends the halt (Intel SDM 2B, STI).
 //! 3. A closure leaves its CPU as it found it: in no address space, holding no lock.
 use super::super::apic::Message;
+use super::super::machine::Hardware;
 use super::super::per_cpu::{MOST_CPUS, PerCpu};
 use super::{SERVICE_VECTOR, is_online, relax, send};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use ferry_mm::lock::{Level, Lock};
 use ferry_mm::machine::{CpuId, CpuSet};
-use spin::Mutex;
 use x86_64::instructions::interrupts;
 
 /// What is asked of one or more CPUs.
@@ -42,10 +43,10 @@ pub type Results<R> = [Option<R>; MOST_CPUS];
 /// # Panics
 /// Where a CPU does not run, or has work already: work does not give work to busy CPUs.
 pub fn run_on<R: Send>(cpus: CpuSet, work: impl Fn(CpuId) -> R + Sync) -> Results<R> {
-    let results: [Mutex<Option<R>>; MOST_CPUS] = [const { Mutex::new(None) }; MOST_CPUS];
+    let results: [Lock<Option<R>>; MOST_CPUS] = [const { Lock::new(Level::Results, None) }; MOST_CPUS];
     let keep = |cpu: CpuId| {
         let result = work(cpu);
-        *results[cpu.number()].lock() = Some(result);
+        *results[cpu.number()].lock(&Hardware) = Some(result);
     };
     let own = PerCpu::current().number();
     let others = cpus.bits() & !CpuSet::of(own).bits();
@@ -59,7 +60,7 @@ pub fn run_on<R: Send>(cpus: CpuSet, work: impl Fn(CpuId) -> R + Sync) -> Result
     while job.unfinished.load(Ordering::Acquire) != 0 {
         relax();
     }
-    results.map(Mutex::into_inner)
+    results.map(Lock::into_inner)
 }
 
 fn give(cpu: CpuId, job: &Job) {

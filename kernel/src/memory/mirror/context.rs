@@ -13,11 +13,11 @@ use ferry_device::request::{Access, Verdict};
 use ferry_device::{ContextId, FrameIndex, PageSpan, RamFrame, VirtualPage};
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::{DeviceId, DeviceRun};
+use ferry_mm::lock::{Level, Lock, LockGuard, Once};
 use ferry_mm::machine::Machine;
 use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::mirror::{MirrorEntry, MirrorError, MirrorRequest, Place, Want};
 use ferry_mm::notify::{Invalidation, Listener, ListenerId, Watch};
-use spin::{Mutex, MutexGuard, Once};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -34,7 +34,7 @@ pub(super) struct Context {
     device: DeviceId,
     id: ContextId,
     space: AddressSpace,
-    table: Mutex<PageTable>,
+    table: Lock<PageTable>,
     /// The frames of the table; freed when the context is gone.
     _frames: DeviceRun<'static, Hardware>,
     listener: Once<ListenerId>,
@@ -50,8 +50,8 @@ impl Context {
         let bar = device::with_driver(device, |driver, _| driver.bar().clone());
         let table = PageTable::new(bar, span, &indices)?;
         let (id, root) = (take_id(device)?, table.root());
-        let table = Mutex::new(table);
-        let context = Arc::new(Self { device, id, space, table, _frames: frames, listener: Once::new() });
+        let table = Lock::new(Level::MirrorTable, table);
+        let context = Arc::new(Self { device, id, space, table, _frames: frames, listener: Once::new(Level::Stored) });
         let attach = Command::Attach { context: id, window: span, root };
         if let Err(error) = device::with_driver(device, |driver, patience| driver.run(attach, patience)) {
             give_id_back(device, id);
@@ -60,7 +60,7 @@ impl Context {
         let watch = Watch { range: window, device: Some(device) };
         match space.listen(watch, context.clone()) {
             Ok(listener) => {
-                context.listener.call_once(|| listener);
+                context.listener.get_or_init(&Hardware, || listener);
                 Ok(context)
             }
             Err(error) => {
@@ -207,13 +207,8 @@ impl Context {
     }
 
     /// Waits for the table's lock. Bounded: whoever has it writes entries, and waits for nobody.
-    fn lock_table(&self) -> MutexGuard<'_, PageTable> {
-        loop {
-            if let Some(table) = self.table.try_lock() {
-                return table;
-            }
-            Hardware.relax();
-        }
+    fn lock_table(&self) -> LockGuard<'_, PageTable, Hardware> {
+        self.table.lock(&Hardware)
     }
 }
 

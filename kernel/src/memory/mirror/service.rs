@@ -12,9 +12,9 @@ use ferry_device::command::{Command, Operation};
 use ferry_device::context::MAX_OPERATIONS;
 use ferry_device::request::{Answer, Ended, OperationStatus, Request};
 use ferry_mm::frame::DeviceId;
+use ferry_mm::lock::{Level, Lock};
 use ferry_mm::machine::Machine;
 use ferry_mm::manager::MAX_DEVICES;
-use spin::Mutex;
 
 /// Looks at the ring between two looks at the clock, which is far slower to read.
 const POLLS_PER_TICK: u32 = 64;
@@ -30,8 +30,8 @@ struct Pending {
 type Operations = [Option<Pending>; MAX_OPERATIONS];
 
 /// The operations of each device.
-static PENDING: [Mutex<Operations>; MAX_DEVICES] =
-    [const { Mutex::new([const { None }; MAX_OPERATIONS]) }; MAX_DEVICES];
+static PENDING: [Lock<Operations>; MAX_DEVICES] =
+    [const { Lock::new(Level::Operations, [const { None }; MAX_OPERATIONS]) }; MAX_DEVICES];
 
 /// An operation of a device, to be waited for with [`Mirror::finish`](super::Mirror::finish).
 #[must_use = "somebody must answer what the operation asks"]
@@ -44,12 +44,7 @@ pub struct UnderWay {
 /// Runs `work` with the operations of a device. Bounded: nobody waits for pages meanwhile, and for the device only until it has
 /// taken a command.
 fn with_pending<R>(device: DeviceId, work: impl FnOnce(&mut Operations) -> R) -> R {
-    loop {
-        if let Some(mut pending) = PENDING[usize::from(device.number())].try_lock() {
-            return work(&mut pending);
-        }
-        Hardware.relax();
-    }
+    work(&mut PENDING[usize::from(device.number())].lock(&Hardware))
 }
 
 /// Has the device begin an operation.
