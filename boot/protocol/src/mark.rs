@@ -52,6 +52,11 @@ impl Mark {
         Self::LastWord,
     ];
 
+    /// The mark of this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|mark| *mark as u8 == number)
+    }
+
     /// The displacement that stands in the instruction.
     pub const fn displacement(self) -> u32 {
         TAG | self as u32

@@ -17,6 +17,8 @@ pub enum Artifact {
     Kernel,
     /// The kernel that holds the in-kernel tests.
     TestKernel,
+    /// The plugin that watches QEMU.
+    Referee,
 }
 
 /// How the programs are built.
@@ -46,6 +48,7 @@ impl Artifact {
             Self::TestKernel => {
                 &["--package", "ferry-kernel", "--features", "ferry-kernel/tests", "--bin", "ferry-kernel-tests"]
             }
+            Self::Referee => &["--package", "ferry-referee", "--lib"],
         }
     }
 
@@ -54,6 +57,7 @@ impl Artifact {
             Self::Loader => "ferry-loader",
             Self::Kernel => "ferry-kernel",
             Self::TestKernel => "ferry-kernel-tests",
+            Self::Referee => "ferry_referee",
         }
     }
 }
@@ -116,20 +120,27 @@ pub fn build_as<const N: usize>(profile: Profile, artifacts: [Artifact; N]) -> R
     let messages = String::from_utf8_lossy(&output.stdout);
     let mut paths = [const { PathBuf::new() }; N];
     for (path, artifact) in paths.iter_mut().zip(artifacts) {
-        let found = messages.lines().find_map(|line| executable(line, artifact.binary()));
+        let found = messages.lines().find_map(|line| product(line, artifact.binary()));
         *path = found.ok_or(ArtifactError::NotNamed(artifact))?;
     }
     Ok(paths)
 }
 
-/// The path in one of Cargo's messages, where that is about the program `name`.
-fn executable(message: &str, name: &str) -> Option<PathBuf> {
+/// The path in one of Cargo's messages, where that is about the program or the shared library `name`.
+fn product(message: &str, name: &str) -> Option<PathBuf> {
     let JsonValue::Object(message) = message.parse().ok()? else { return None };
     let JsonValue::Object(target) = message.get("target")? else { return None };
-    match (target.get("name")?, message.get("executable")?) {
-        (JsonValue::String(target), JsonValue::String(path)) if target == name => Some(PathBuf::from(path)),
-        _ => None,
+    if !matches!(target.get("name")?, JsonValue::String(target) if target == name) {
+        return None;
     }
+    if let JsonValue::String(path) = message.get("executable")? {
+        return Some(PathBuf::from(path));
+    }
+    let JsonValue::Array(files) = message.get("filenames")? else { return None };
+    files.iter().find_map(|file| match file {
+        JsonValue::String(path) if path.ends_with(".so") => Some(PathBuf::from(path)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -138,13 +149,15 @@ mod tests {
 
     #[test]
     fn the_program_is_found_in_cargos_messages() {
-        let library = r#"{"reason":"compiler-artifact","target":{"name":"ferry-kernel"},"executable":null}"#;
+        let library = r#"{"reason":"compiler-artifact","target":{"name":"ferry-kernel"},"executable":null,"filenames":["/t/a.rlib"]}"#;
+        let shared = r#"{"reason":"compiler-artifact","target":{"name":"ferry_referee"},"executable":null,"filenames":["/t/b.so"]}"#;
         let program =
             r#"{"reason":"compiler-artifact","target":{"name":"ferry-kernel"},"executable":"/t/ferry-kernel"}"#;
-        assert_eq!(executable(library, "ferry-kernel"), None);
-        assert_eq!(executable(program, "ferry-loader"), None);
-        assert_eq!(executable(program, "ferry-kernel"), Some(PathBuf::from("/t/ferry-kernel")));
-        assert_eq!(executable("warning: not json", "ferry-kernel"), None);
+        assert_eq!(product(library, "ferry-kernel"), None);
+        assert_eq!(product(program, "ferry-loader"), None);
+        assert_eq!(product(program, "ferry-kernel"), Some(PathBuf::from("/t/ferry-kernel")));
+        assert_eq!(product(shared, "ferry_referee"), Some(PathBuf::from("/t/b.so")));
+        assert_eq!(product("warning: not json", "ferry-kernel"), None);
     }
 
     #[test]

@@ -21,58 +21,59 @@ use x86_64::instructions::interrupts;
 /// Whether copies are timed.
 static METERED: AtomicBool = AtomicBool::new(false);
 
-/// Time in copies.
+/// Time in windows, in copies, and since the kernel began.
+static WINDOW_TIME: AtomicU64 = AtomicU64::new(0);
 static COPY_TIME: AtomicU64 = AtomicU64::new(0);
+static BOOT_TIME: AtomicU64 = AtomicU64::new(0);
 
 static COPIES: AtomicU64 = AtomicU64::new(0);
 static BAR_BYTES_WRITTEN: AtomicU64 = AtomicU64::new(0);
 static BAR_BYTES_READ: AtomicU64 = AtomicU64::new(0);
 
-/// Time at which the kernel began, and time it has spent waiting for devices since, which is not its own.
-static BEGUN: AtomicU64 = AtomicU64::new(0);
-static WAITED: AtomicU64 = AtomicU64::new(0);
-static WAITS: AtomicU64 = AtomicU64::new(0);
+/// Pieces of the kernel's start: one more than there were waits for devices.
+static BOOT_PIECES: AtomicU64 = AtomicU64::new(1);
 
-/// Reads the clock and makes a mark, with nothing in between: where something begins.
-macro_rules! clock_then {
-    ($mark:ident) => {{
-        let time: u64;
-        // SAFETY: reads a counter and does nothing else. It says nothing about memory, so that no access moves across it.
+/// Begins to count into a static: takes the time away from it, then makes the mark.
+macro_rules! begin {
+    ($time:ident, $mark:ident) => {
+        // SAFETY: reads a counter, changes a static that is changed by one CPU at a time, and does nothing. It says nothing about
+        // memory, so that no access moves across it.
         unsafe {
             asm!(
                 "rdtsc",
                 "shl rdx, 32",
                 "or rax, rdx",
+                "sub qword ptr [rip + {time}], rax",
                 "nop dword ptr [rax + {displacement}]",
+                time = sym $time,
                 displacement = const Mark::$mark.displacement(),
-                out("rax") time,
+                out("rax") _,
                 out("rdx") _,
                 options(nostack)
             );
         }
-        time
-    }};
+    };
 }
 
-/// Makes a mark and reads the clock: where it ends.
-macro_rules! then_clock {
-    ($mark:ident) => {{
-        let time: u64;
-        // SAFETY: as in `clock_then`.
+/// Ends what [`begin`] began: makes the mark, then adds the time.
+macro_rules! end {
+    ($time:ident, $mark:ident) => {
+        // SAFETY: as for `begin`.
         unsafe {
             asm!(
                 "nop dword ptr [rax + {displacement}]",
                 "rdtsc",
                 "shl rdx, 32",
                 "or rax, rdx",
+                "add qword ptr [rip + {time}], rax",
+                time = sym $time,
                 displacement = const Mark::$mark.displacement(),
-                out("rax") time,
+                out("rax") _,
                 out("rdx") _,
                 options(nostack)
             );
         }
-        time
-    }};
+    };
 }
 
 /// What copies have cost since [`reset`].
@@ -113,10 +114,9 @@ fn metered(bar_bytes: BarBytes, copy: impl FnOnce()) {
     COPIES.fetch_add(1, Relaxed);
     BAR_BYTES_WRITTEN.fetch_add(bar_bytes.written, Relaxed);
     BAR_BYTES_READ.fetch_add(bar_bytes.read, Relaxed);
-    let begin = clock_then!(CopyBegin);
+    begin!(COPY_TIME, CopyBegin);
     copy();
-    let end = then_clock!(CopyEnd);
-    COPY_TIME.fetch_add(end.wrapping_sub(begin), Relaxed);
+    end!(COPY_TIME, CopyEnd);
 }
 
 /// Switches the timing of copies on or off, from nothing.
@@ -141,9 +141,11 @@ pub fn copied() -> Copied {
 #[inline(never)]
 pub fn window(work: &mut dyn FnMut()) -> u64 {
     interrupts::without_interrupts(|| {
-        let begin = clock_then!(Begin);
+        WINDOW_TIME.store(0, Relaxed);
+        begin!(WINDOW_TIME, Begin);
         work();
-        then_clock!(End).wrapping_sub(begin)
+        end!(WINDOW_TIME, End);
+        WINDOW_TIME.load(Relaxed)
     })
 }
 
@@ -159,7 +161,7 @@ pub fn known_loop(turns: u64) {
 /// Notes that the kernel begins.
 #[inline(always)]
 pub fn begin_boot() {
-    BEGUN.store(clock_then!(Begin), Relaxed);
+    begin!(BOOT_TIME, Begin);
 }
 
 /// What it took the kernel to come up, waits for devices left out.
@@ -173,16 +175,16 @@ pub struct Boot {
 
 /// Notes that the kernel has come up.
 pub fn end_boot() -> Boot {
-    let time = then_clock!(End).wrapping_sub(BEGUN.load(Relaxed)).wrapping_sub(WAITED.load(Relaxed));
-    Boot { time, pieces: WAITS.load(Relaxed) + 1 }
+    end!(BOOT_TIME, End);
+    Boot { time: BOOT_TIME.load(Relaxed), pieces: BOOT_PIECES.load(Relaxed) }
 }
 
 /// Waits for a device: how long that takes is the host's doing and no part of what the kernel costs.
 pub fn waiting<R>(wait: impl FnOnce() -> R) -> R {
-    let begin = then_clock!(Pause);
+    end!(BOOT_TIME, Pause);
     let result = wait();
-    WAITED.fetch_add(clock_then!(Resume).wrapping_sub(begin), Relaxed);
-    WAITS.fetch_add(1, Relaxed);
+    BOOT_PIECES.fetch_add(1, Relaxed);
+    begin!(BOOT_TIME, Resume);
     result
 }
 

@@ -18,4 +18,44 @@ pub enum BenchFailure {
     /// A measurement is missing that belongs to another.
     #[error("the kernel did not measure {0} as often as it must; rebuild kernel and tool together")]
     Missing(String),
+    /// The referee has written nothing.
+    #[error("the referee has seen nothing; QEMU must be built with plugins, as Debian's is")]
+    Blind,
+    /// The referee's file has a line that is not understood.
+    #[error("the referee wrote {0:?}, which is not understood; rebuild it together with this tool")]
+    Unreadable(String),
+    /// Kernel and referee have seen other numbers of windows.
+    #[error(
+        "the kernel has measured {kernel} times, and the referee has seen {referee} windows; rebuild both together"
+    )]
+    Windows {
+        /// The kernel's.
+        kernel: usize,
+        /// The referee's.
+        referee: usize,
+    },
+    /// The referee has worked out another size of the BAR.
+    #[error("the BAR has {bytes} bytes, but the referee has found the marked words {seen} bytes apart")]
+    Bar {
+        /// What it has.
+        bytes: u64,
+        /// What was seen.
+        seen: u64,
+    },
+    /// Kernel and referee count differently.
+    #[error("{name} of {pages} pages on {cpus} CPUs: the kernel counts {kernel} {what}, the referee {referee}")]
+    Disagree {
+        /// What was measured.
+        name: String,
+        /// On how many pages.
+        pages: u64,
+        /// And CPUs.
+        cpus: u32,
+        /// What was counted.
+        what: &'static str,
+        /// The kernel's number.
+        kernel: u64,
+        /// The referee's.
+        referee: u64,
+    },
 }

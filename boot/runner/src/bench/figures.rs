@@ -45,6 +45,8 @@ pub fn figures(windows: &[Window]) -> Result<Vec<Figure>, BenchFailure> {
         rest = others;
         match first.name.as_str() {
             KNOWN_LOOP | KNOWN_INTERRUPTS => continue,
+            // The start of other CPUs is a wait by the clock.
+            BOOT if first.cpus > 1 => continue,
             BOOT => figures.push(figure(first, Counts::default())),
             _ => {
                 let Some(([second, metered, again], others)) = others
