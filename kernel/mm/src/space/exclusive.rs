@@ -20,7 +20,7 @@ use super::{Access, AreaKind, FaultError, Resolution, Space};
 use crate::address::PageRange;
 use crate::frame::AnyFrame;
 use crate::machine::Machine;
-use crate::notify::{Announcement, InvalidationReason, ListenerId};
+use crate::notify::{Announcement, InvalidationReason, ListenerId, Sequence};
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
@@ -55,6 +55,15 @@ impl core::fmt::Display for ExclusiveError {
 
 impl core::error::Error for ExclusiveError {}
 
+/// A page that a device has for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExclusivePage {
+    /// Its frame, which stays the page's until the owner is told.
+    pub frame: PhysFrame,
+    /// A moment before the device got it; whatever ended its use since has moved the owner's sequence.
+    pub since: Sequence,
+}
+
 /// How one attempt ended.
 enum Attempted {
     Taken(PhysFrame),
@@ -66,23 +75,29 @@ enum Attempted {
 
 impl<'m, M: Machine> Space<'m, M> {
     /// Gives the page at `address` to the device behind `owner` alone, until a CPU touches it or somebody changes it; `owner` is
-    /// told then. Returns the frame, which stays the page's until `owner` is told.
+    /// told then.
     ///
-    /// The caller reads `owner`'s sequence before, and compares it before it lets the device use the frame.
+    /// The caller compares the sequence that it gets with `owner`'s before it lets the device use the frame. It is read here,
+    /// not by the caller before: what must be done to the page first (bring it home, take it back from a device) is announced to
+    /// `owner`, too, and would move any earlier one.
     /// Waits like a fault. Each further attempt means that somebody else changed the page in between.
     ///
     /// # Errors
     /// See [`ExclusiveError`].
-    pub fn make_exclusive(self, address: VirtAddr, owner: ListenerId) -> Result<PhysFrame, ExclusiveError> {
+    pub fn make_exclusive(self, address: VirtAddr, owner: ListenerId) -> Result<ExclusivePage, ExclusiveError> {
         let range = PageRange::of_page(Page::containing_address(address));
         let manager = self.manager;
         if !manager.watches(owner, self.id(), range) {
             return Err(ExclusiveError::NotWatched(owner));
         }
         loop {
+            let Ok(since) = manager.sequence(owner) else {
+                manager.machine.relax();
+                continue;
+            };
             let announcement = self.announce(range, InvalidationReason::Exclusive, Some(owner));
             match self.try_make_exclusive(address, &announcement)? {
-                Attempted::Taken(frame) => return Ok(frame),
+                Attempted::Taken(frame) => return Ok(ExclusivePage { frame, since }),
                 Attempted::MustFault => {
                     drop(announcement);
                     self.fault(address, Access::Write).map_err(ExclusiveError::Fault)?;

@@ -18,6 +18,7 @@ use ferry_mm::machine::Machine;
 use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::mirror::{MirrorEntry, MirrorError, MirrorRequest, Place, Want};
 use ferry_mm::notify::{Invalidation, Listener, ListenerId, Watch};
+use ferry_mm::space::ExclusivePage;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -109,7 +110,7 @@ impl Context {
             Access::Write => Want::Write,
             Access::Atomic => {
                 return match self.take_page(range.start()) {
-                    Ok(()) => Verdict::Retry,
+                    Ok(()) | Err(MirrorProblem::Restless(_)) => Verdict::Retry,
                     Err(MirrorProblem::Exclusive(_)) => Verdict::Fault,
                     Err(_) => Verdict::Failed,
                 };
@@ -180,11 +181,7 @@ impl Context {
     pub(super) fn take_page(&self, page: Page) -> Result<(), MirrorProblem> {
         let listener = self.listener();
         for _ in 0..MOST_LOOKS {
-            let Ok(since) = manager().sequence(listener) else {
-                Hardware.relax();
-                continue;
-            };
-            let frame = self.space.make_exclusive(page.start_address(), listener)?;
+            let ExclusivePage { frame, since } = self.space.make_exclusive(page.start_address(), listener)?;
             let table = self.lock_table();
             if manager().has_moved(listener, since) {
                 continue;

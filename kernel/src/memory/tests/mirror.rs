@@ -3,6 +3,7 @@
 use super::peer::{Contents, Done, Peer, ints, negated, zeros};
 use super::{Room, device_numbered, driver, pages_at, the_device};
 use crate::arch::cpus::run_on;
+use crate::arch::probe;
 use crate::harness::{TestResult, check, check_eq, kernel_test, need_cpus};
 use crate::memory::mirror::{Buffer, Mirror};
 use crate::memory::{enter, leave, manager};
@@ -209,6 +210,28 @@ kernel_test! {
             check_eq!((taker.exclusive_pages(range)?, loser.exclusive_pages(range)?), (1, 0));
             check_eq!(loser.read(range)?.map(|done| done.pages), Ok(PAGES));
             loser.check_mirror(|page| if page == 3 { negated(3).with_first_word(word) } else { negated(page) })?;
+        }
+        Ok(())
+    }
+
+    fn a_device_adds_to_a_page_wherever_it_is() -> TestResult {
+        for number in [0, 2] {
+            let device = device_numbered(number)?;
+            let room = Room::enter()?;
+            let range = room.map(PAGES)?;
+            let mut peer = Peer::open(&room, range, device)?;
+            for page in 0..4 {
+                ints(page).store(range, page);
+            }
+            // Page 0 is in RAM, 1 on the device itself, 2 on another one, 3 with the device alone, 4 was never touched.
+            check_eq!(room.space.migrate_to_device(range.part(1, 1), device)?.moved, 1);
+            check_eq!(room.space.migrate_to_device(range.part(2, 1), device_numbered(1)?)?.moved, 1);
+            check_eq!(peer.make_exclusive(range.part(3, 1))?, 1);
+            for (page, before) in (0..5).map(|page| (page, if page < 4 { ints(page).first_word() } else { 0 })) {
+                check_eq!(peer.add(range.part(page, 1), 7)?, Ok(before));
+                check_eq!(peer.add(range.part(page, 1), 1)?, Ok(before + 7));
+                check_eq!(probe::load(range.page(page).start_address())?, before + 8);
+            }
         }
         Ok(())
     }

@@ -119,7 +119,7 @@ fn make_exclusive(kind: Kind) -> Operation {
     let run = move |scene: &mut Scene<'_>| {
         let number = kind.page();
         match scene.parent().make_exclusive(at(number, 0), scene.listener) {
-            Ok(frame) => assert_eq!(host(scene.world, frame), *scene.page(number)),
+            Ok(taken) => assert_eq!(host(scene.world, taken.frame), *scene.page(number)),
             Err(ExclusiveError::Fault(error)) => return Err(error.into()),
             Err(ExclusiveError::Pinned(_)) => assert!(matches!(kind, Kind::Pinned | Kind::PinnedCoherent)),
             Err(error) => panic!("{error}"),

@@ -1,7 +1,7 @@
 //! Exclusive access by a device, in every order with whatever else can happen to the page.
 use ferry_mm::notify::{InvalidationReason, ListenerId};
 use ferry_mm::page_table::entry::{Entry, LeafFlags};
-use ferry_mm::space::{Access, ExclusiveError, FaultError, Leave, Protection, Space, Term};
+use ferry_mm::space::{Access, ExclusiveError, ExclusivePage, FaultError, Leave, Protection, Space, Term};
 use ferry_mm::stats::Reason;
 use ferry_sim::{Sim, World, audit};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn taken() -> Taken {
 }
 
 fn take(world: &World, space: Space<'_, Sim>, id: ListenerId) {
-    let frame = space.make_exclusive(at(2, 0), id).unwrap();
+    let frame = space.make_exclusive(at(2, 0), id).unwrap().frame;
     let Entry::Exclusive { frame: named, flags } = space.entry(at(2, 0)).decode() else {
         panic!("page 2 is {:?}", space.entry(at(2, 0)).decode());
     };
@@ -177,7 +177,7 @@ fn a_child_and_its_parent_see_what_the_device_stored_and_not_each_other() {
     taken.expect_stored();
     // Exclusive again, of a page that is shared: the parent gets a copy of its own first.
     let parents = present(child, 3).0;
-    let own = taken.space.make_exclusive(at(3, 0), taken.id).unwrap();
+    let own = taken.space.make_exclusive(at(3, 0), taken.id).unwrap().frame;
     assert_ne!(own, parents);
     taken.world.sim().poke(own.into(), 0, 0);
     assert_eq!(page(taken.world.cpu(1), 3), contents(3), "the child does not see the device's store");
@@ -192,10 +192,26 @@ fn pages_wherever_they_are_become_exclusive() {
     let (_, id) = Witness::of(taken.world, taken.space, 0, 10);
     taken.world.cpu(0).read::<1>(at(8, 0)).unwrap();
     for (number, expected) in [(1, contents(1)), (8, zeros()), (9, zeros())] {
-        let frame = taken.space.make_exclusive(at(number, 0), id).unwrap();
+        let frame = taken.space.make_exclusive(at(number, 0), id).unwrap().frame;
         assert_eq!(host(taken.world, frame), expected);
         assert_ne!(frame, taken.world.manager().zero_frame());
         audit(taken.world).unwrap();
+    }
+    taken.end();
+}
+
+#[test]
+fn the_moment_that_comes_with_the_page_holds_whatever_had_to_be_done_first() {
+    let taken = taken();
+    let manager = taken.world.manager();
+    let move_away = |number| assert_eq!(taken.space.migrate_to_device(pages(number, 1), DEVICE).unwrap().moved, 1);
+    move_away(3);
+    // On a device, never touched, in RAM, and already its own: only what comes afterwards moves the sequence.
+    for number in [3, 6, 4, 2, 3] {
+        let ExclusivePage { since, .. } = taken.space.make_exclusive(at(number, 0), taken.id).unwrap();
+        assert!(!manager.has_moved(taken.id, since), "page {number}");
+        assert!(taken.world.cpu(1).read::<8>(at(number, 0)).is_ok());
+        assert!(manager.has_moved(taken.id, since), "a CPU has taken page {number} back");
     }
     taken.end();
 }
@@ -215,7 +231,10 @@ fn what_cannot_be_exclusive_is_refused_and_stays() {
     assert_eq!(taken.space.make_exclusive(at(4, 0), beside), Err(ExclusiveError::NotWatched(beside)));
     taken.world.manager().unlisten(beside);
     assert_eq!(taken.space.make_exclusive(at(2, 0), beside), Err(ExclusiveError::NotWatched(beside)));
-    assert_eq!(taken.space.make_exclusive(at(4, 8), taken.id).map(Into::into), Ok(present_or_exclusive(&taken, 4)));
+    assert_eq!(
+        taken.space.make_exclusive(at(4, 8), taken.id).map(|taken| taken.frame.into()),
+        Ok(present_or_exclusive(&taken, 4))
+    );
     taken.end();
 }
 

@@ -175,7 +175,7 @@ fn a_page_that_a_device_may_write_is_dirty() {
 #[test]
 fn a_page_in_exclusive_use_is_nothing_to_a_look_and_taken_back_by_a_fault() {
     let (world, space, id) = world_of_kinds();
-    let frame = space.make_exclusive(at(2, 0), id).unwrap();
+    let frame = space.make_exclusive(at(2, 0), id).unwrap().frame;
     assert_eq!(ask(world, space, id, 2, Want::Look), Ok(MirrorEntry::None));
     let writable = MirrorEntry::Ram { frame, writable: true, zero: false };
     assert_eq!(ask(world, space, id, 2, Want::Read), Ok(writable));

@@ -136,7 +136,7 @@ fn as_stored(number: u64) -> Vec<u8> {
 fn exclusive(frames: usize) -> (&'static World, Space<'static, Sim>, Arc<Witness>) {
     let (world, space) = warm(frames);
     let (owner, id) = Witness::for_device(world, space, 0, 8, Some(DEVICE));
-    let frame = space.make_exclusive(at(2, 0), id).unwrap();
+    let frame = space.make_exclusive(at(2, 0), id).unwrap().frame;
     world.sim().poke(frame.into(), WORD, STORED);
     (world, space, owner)
 }
@@ -160,7 +160,7 @@ fn an_exclusive_page_that_finds_no_slot_stays_with_leave_to_write() {
     let space = space_of(world, 3);
     fill(world.cpu(0), 3);
     let (owner, id) = Witness::for_device(world, space, 0, 3, Some(DEVICE));
-    let frame = space.make_exclusive(at(2, 0), id).unwrap();
+    let frame = space.make_exclusive(at(2, 0), id).unwrap().frame;
     world.sim().poke(frame.into(), WORD, STORED);
     assert_eq!(space.swap_out(pages(0, 1)).unwrap().freed, 1);
     assert_eq!(space.swap_out(pages(2, 1)).unwrap().stayed.count(Reason::SwapFull), 1);
@@ -196,7 +196,7 @@ fn pages_on_the_disk_and_in_the_swap_cache_become_exclusive() {
             world.cpu(0).read::<1>(at(2, 0)).unwrap();
         }
         let (_, id) = Witness::for_device(world, space, 0, 8, Some(DEVICE));
-        let frame = space.make_exclusive(at(2, 0), id).unwrap();
+        let frame = space.make_exclusive(at(2, 0), id).unwrap().frame;
         audit(world).unwrap();
         assert_eq!(host(world, frame), contents(2));
         world.sim().poke(frame.into(), WORD, STORED);
@@ -220,7 +220,7 @@ fn an_exclusive_page_that_is_the_only_copy_of_its_slot_is_copied() {
     world.disk().fail(Transfer::Write, 1);
     assert_eq!(space.swap_out(pages(2, 1)).unwrap().freed, 0);
     let (_, id) = Witness::for_device(world, space, 0, 8, Some(DEVICE));
-    let frame = space.make_exclusive(at(2, 0), id).unwrap();
+    let frame = space.make_exclusive(at(2, 0), id).unwrap().frame;
     audit(world).unwrap();
     world.sim().poke(frame.into(), WORD, STORED);
     assert_eq!(page(world.cpu(1), 2), contents(2), "the child still finds the only copy");

@@ -7,7 +7,7 @@ use ferry_mm::frame::{AnyFrame, DeviceId};
 use ferry_mm::mirror::{MirrorEntry, MirrorError, MirrorRequest, Want};
 use ferry_mm::notify::{Invalidation, Listener, ListenerId, Watch};
 use ferry_mm::page_table::entry::{Entry, LeafFlags};
-use ferry_mm::space::{ExclusiveError, Protection};
+use ferry_mm::space::{ExclusiveError, ExclusivePage, Protection};
 use ferry_sim::Sim;
 
 use super::model::{Model, drain_all, own};
@@ -183,10 +183,9 @@ impl Run<'_> {
     pub(super) fn make_exclusive(&self, cpu: usize, space: usize, page: usize) {
         let (Some(handle), Some(mirror)) = (self.spaces[space], &self.mirrors[space]) else { return };
         let manager = self.world.manager();
-        let since = manager.sequence(mirror.id).expect("nobody else is at work");
         let (result, struck) = self.on(cpu, || handle.make_exclusive(at(page as u64, 0), mirror.id));
         match result {
-            Ok(frame) => {
+            Ok(ExclusivePage { frame, since }) => {
                 let mut table = mirror.table.0.lock().unwrap();
                 if !manager.has_moved(mirror.id, since) {
                     table[page] = Some(Translation { frame: frame.into(), writable: true, exclusive: true });
