@@ -4,7 +4,7 @@ use crate::demo;
 use crate::disk;
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::memory::device;
-use crate::{bench, println, scenarios, trace};
+use crate::{bench, println, scenarios, soak, trace};
 use core::fmt;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::fw_cfg::{OPTIONS, OPTIONS_MAX_BYTES};
@@ -66,6 +66,7 @@ fn execute(options: &Options) -> ExitCode {
     match options.command {
         Command::Scenario(scenario) => scenarios::run(scenario),
         Command::Bench => bench::run(),
+        Command::Soak(soak) => soak::run(soak),
         Command::Demo => demo::run(options.inject, options.strict),
         #[cfg(feature = "tests")]
         Command::Test(selection) => crate::harness::run(selection),

@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! 1. The first record of a run is [`FromKernel::Hello`]; the host refuses another [`VERSION`].
-//! 2. The kernel waits, bounded, for exactly one [`FromHost`] after each
-//!    [`FromKernel::Checkpoint`] and after nothing else. While it waits, it changes no page table and no migratable page.
+//! 2. The kernel waits, bounded, for exactly one [`FromHost`] after each [`FromKernel::Checkpoint`] and each
+//!    [`FromKernel::SoakRound`], and after nothing else. While it waits, it changes no page table and no migratable page.
 //! 3. A frame is at most [`MAX_FRAME_BYTES`] long.
 use serde::{Deserialize, Serialize};
 
@@ -212,6 +212,29 @@ pub enum FromKernel<'a> {
     },
     /// The test started last has ended.
     TestEnded(TestEnd<'a>),
+    /// A round of a soak is over, and everything in it holds. Shall there be another?
+    SoakRound {
+        /// Its number, from 0.
+        round: u64,
+        /// Actions of all CPUs in all rounds so far.
+        actions: u64,
+    },
+    /// Something did not hold in a soak, which ends.
+    SoakViolation {
+        /// The round.
+        round: u64,
+        /// What was found.
+        text: &'a str,
+    },
+    /// How often something was done in a soak, at its end.
+    SoakCount {
+        /// The action's name.
+        action: &'a str,
+        /// Times it was done.
+        done: u64,
+        /// Times it was refused: others had the pages, or there was no memory.
+        refused: u64,
+    },
     /// The kernel has run to its end and will exit next.
     Done,
 }

@@ -19,6 +19,46 @@ pub enum Command<'a> {
     Scenario(Scenario),
     /// Measure what operations cost.
     Bench,
+    /// Do random things on all CPUs.
+    Soak(Soak),
+}
+
+/// Which random things are done. The host says after each round whether there shall be another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Soak {
+    /// What the actions of all rounds follow from.
+    pub seed: u64,
+    /// The first round, from 0.
+    pub round: u64,
+    /// Whether every round is that one.
+    pub again: bool,
+}
+
+impl Soak {
+    const AGAIN: &str = "again";
+    const ONWARDS: &str = "onwards";
+
+    /// Reads `SEED,ROUND,again` or `SEED,ROUND,onwards`.
+    ///
+    /// # Errors
+    /// `None` where it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(',');
+        let (seed, round) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let again = match parts.next()? {
+            Self::AGAIN => true,
+            Self::ONWARDS => false,
+            _ => return None,
+        };
+        parts.next().is_none().then_some(Self { seed, round, again })
+    }
+}
+
+impl fmt::Display for Soak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, round, again } = self;
+        write!(f, "{seed},{round},{}", if *again { Self::AGAIN } else { Self::ONWARDS })
+    }
 }
 
 /// Which in-kernel tests shall run: exact names separated by commas, or `*` for every test.
@@ -202,6 +242,7 @@ impl<'a> Options<'a> {
                 Some(("scenario", name)) => {
                     options.command = Command::Scenario(Scenario::parse(name).ok_or(BadLine(line))?);
                 }
+                Some(("soak", soak)) => options.command = Command::Soak(Soak::parse(soak).ok_or(BadLine(line))?),
                 Some(("trace", name)) => options.trace = Trace::parse(name).ok_or(BadLine(line))?,
                 Some(("inject", inject)) => options.inject = Some(Inject::parse(inject).ok_or(BadLine(line))?),
                 Some(("strict", "yes")) => options.strict = true,
@@ -220,6 +261,7 @@ impl fmt::Display for Options<'_> {
             Command::Bench => writeln!(f, "command=bench")?,
             Command::Test(selection) => writeln!(f, "test={}", selection.0)?,
             Command::Scenario(scenario) => writeln!(f, "scenario={}", scenario.name())?,
+            Command::Soak(soak) => writeln!(f, "soak={soak}")?,
         }
         if let Some(inject) = self.inject {
             writeln!(f, "inject={inject}")?;
@@ -249,6 +291,8 @@ mod tests {
             Command::Bench,
             Command::Test(Selection::ALL),
             Command::Scenario(Scenario::PingPong),
+            Command::Soak(Soak { seed: u64::MAX, round: 3, again: true }),
+            Command::Soak(Soak { seed: 0, round: 0, again: false }),
             some,
         ] {
             for inject in [None, Some(Inject { step: InjectStep::DeviceAlloc, count: 7 })] {
@@ -280,6 +324,10 @@ mod tests {
             "inject=tea:1",
             "strict=no",
             "trace=on",
+            "soak=1,2,often",
+            "soak=1,2",
+            "soak=1,2,again,3",
+            "soak=a,2,again",
         ] {
             let text = std::format!("command=demo\n{bad}\n");
             assert_eq!(Options::parse(&text), Err(BadLine(bad)));

@@ -17,13 +17,15 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{bench, demo, doctor, report, run_dir, sys, test_command};
+use crate::{bench, demo, doctor, report, run_dir, soak, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether the interrupt key is for gdb, which then halts the machine, and not for this tool.
 static INTERRUPTS_ARE_GDBS: AtomicBool = AtomicBool::new(false);
+
+const SECONDS_PER_MINUTE: u32 = 60;
 
 /// What a shell reports for a process that a signal ended, less the signal's number.
 const SIGNAL_STATUS: i32 = 128;
@@ -56,6 +58,13 @@ enum Command {
     Debug(DebugArguments),
     /// Measure what operations cost, in guest instructions
     Bench(BenchArguments),
+    /// Do random things on all CPUs at once, with contents, counts and leaks checked all along
+    #[command(mut_arg("cpus", |cpus| cpus.default_value("4")))]
+    #[command(mut_arg("memory", |memory| memory.default_value("64M")))]
+    #[command(mut_arg("vram", |vram| vram.default_value("2M")))]
+    #[command(mut_arg("swap", |swap| swap.default_value("64M")))]
+    #[command(mut_arg("device", |device| device.default_values(["ivshmem", "ivshmem", "ivshmem,type=coherent"])))]
+    Soak(SoakArguments),
     /// Say what is installed, what is missing and what to run
     Doctor,
     /// Do the demo with this kernel (what `cargo run` calls)
@@ -151,6 +160,24 @@ struct BenchArguments {
 }
 
 #[derive(Args, Debug)]
+struct SoakArguments {
+    /// For how long
+    #[arg(long, value_name = "N", default_value = "1")]
+    minutes: NonZeroU32,
+    /// What all actions follow from [default: a new one, which is printed]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Stop after so many rounds, if the time is not over before
+    #[arg(long, value_name = "N")]
+    rounds: Option<NonZeroU32>,
+    /// Play this round of the seed again and again
+    #[arg(long, value_name = "R", requires = "seed")]
+    round: Option<u64>,
+    #[command(flatten)]
+    machine: MachineArguments,
+}
+
+#[derive(Args, Debug)]
 struct MachineArguments {
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_cpus())]
@@ -216,6 +243,14 @@ impl ReportArguments {
         let Self { out, scenario, input, machine, trace_out, records, timeout } = self;
         let (machine, timeout) = (machine.try_into()?, seconds(timeout));
         Ok(report::Options { scenario, input, machine, out, records, trace_out, timeout })
+    }
+}
+
+impl SoakArguments {
+    fn into_options(self) -> Result<soak::Options, Refusal> {
+        let Self { minutes, seed, rounds, round, machine } = self;
+        let (length, rounds) = (seconds(minutes) * SECONDS_PER_MINUTE, rounds.map(|rounds| rounds.get().into()));
+        Ok(soak::Options { length, seed, rounds, round, machine: machine.try_into()? })
     }
 }
 
@@ -335,6 +370,7 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Bench(BenchArguments { json, timeout, verbose }) => {
             bench::run(&bench::Options { json, timeout: seconds(timeout), verbose }, &mut Screen::new())
         }
+        Command::Soak(arguments) => soak::run(&arguments.into_options()?, &mut Screen::new()),
         Command::Doctor => doctor::run(),
     }
 }

@@ -35,6 +35,7 @@ pub mod report;
 pub mod run_dir;
 pub mod screen;
 pub mod size;
+pub mod soak;
 pub mod swap;
 pub mod symbols;
 pub mod sys;

@@ -257,6 +257,14 @@ pub enum Failure {
         /// Of the file.
         expected: Hash,
     },
+    /// A round of a soak found something.
+    #[error("{found}; play the round again with {again}")]
+    Soak {
+        /// What was found.
+        found: String,
+        /// The command.
+        again: String,
+    },
     /// A command of the debugger's batch failed; it has said which.
     #[error("a command for gdb failed; its message is above")]
     Debugger,

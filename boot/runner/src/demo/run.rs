@@ -167,7 +167,10 @@ impl Talk<'_> {
             | FromKernel::Measured(_)
             | FromKernel::Test { .. }
             | FromKernel::TestStarted { .. }
-            | FromKernel::TestEnded(_) => return Err(Failure::Unexpected(format!("{record:?}"))),
+            | FromKernel::TestEnded(_)
+            | FromKernel::SoakRound { .. }
+            | FromKernel::SoakViolation { .. }
+            | FromKernel::SoakCount { .. } => return Err(Failure::Unexpected(format!("{record:?}"))),
         }
         Ok(())
     }
