@@ -151,6 +151,12 @@ struct BenchArguments {
     /// Write the figures as one JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Profile every operation, and draw a flame graph (SVG)
+    #[arg(long, value_name = "FILE")]
+    flame: Option<PathBuf>,
+    /// Make these the figures that later runs are compared with (docs/bench.json)
+    #[arg(long)]
+    save: bool,
     /// End a boot as failed after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "300")]
     timeout: NonZeroU32,
@@ -367,8 +373,9 @@ fn execute(command: Command) -> Result<(), Error> {
             test_command::run(&test_command::Options { filter, exact, list, cpus, timeout })
         }
         Command::Report(arguments) => report::run(&arguments.into_options()?, &mut Screen::new()),
-        Command::Bench(BenchArguments { json, timeout, verbose }) => {
-            bench::run(&bench::Options { json, timeout: seconds(timeout), verbose }, &mut Screen::new())
+        Command::Bench(BenchArguments { json, flame, save, timeout, verbose }) => {
+            let timeout = seconds(timeout);
+            bench::run(&bench::Options { json, flame, save, timeout, verbose }, &mut Screen::new())
         }
         Command::Soak(arguments) => soak::run(&arguments.into_options()?, &mut Screen::new()),
         Command::Doctor => doctor::run(),

@@ -3,12 +3,13 @@
 //! See [`ferry_protocol::symbol`] for the marks. The debug information is read when the first mark comes by; a run
 //! without a report never pays for it.
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use addr2line::Context;
 use addr2line::gimli::{Dwarf, EndianSlice, LittleEndian, SectionId};
 use ferry_protocol::symbol::{CLOSE, OPEN};
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, SymbolMap, SymbolMapName};
 
 use crate::artifacts;
 
@@ -40,6 +41,93 @@ impl Symbols {
         let debug = load(bytes);
         replace_marks(line, |address| symbol(debug.as_ref()?, address))
     }
+
+    /// A finder of functions, which reads the debug information once.
+    pub fn resolver(&self) -> Resolver<'_> {
+        let bytes = self.bytes.get_or_init(|| std::fs::read(&self.kernel).unwrap_or_default());
+        let names = object::File::parse(bytes.as_slice()).map(|file| file.symbol_map());
+        let names = names.unwrap_or_else(|_| SymbolMap::new(Vec::new()));
+        Resolver { debug: load(bytes), names, known: HashMap::new() }
+    }
+}
+
+/// A function, and the file that it is in; either may be empty where it is not known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Function {
+    /// Its name, with the path that the compiler wrote.
+    pub name: String,
+    /// Its source file, in the workspace where it is one of ours.
+    pub file: String,
+}
+
+impl Function {
+    /// The last part of its path, without types; a closure has the name of the function it stands in.
+    pub fn short_name(&self) -> &str {
+        let mut depth = 0;
+        let (mut start, mut end) = (0, 0);
+        // The last stretch of a name's letters outside of angle brackets.
+        let mut inside = false;
+        for (index, letter) in self.name.char_indices() {
+            match letter {
+                '<' => depth += 1,
+                '>' => depth -= 1,
+                '{' => break,
+                _ => {}
+            }
+            let is_part = depth == 0 && (letter.is_alphanumeric() || letter == '_');
+            if is_part && !inside {
+                start = index;
+            }
+            if is_part {
+                end = index + letter.len_utf8();
+            }
+            inside = is_part;
+        }
+        &self.name[start..end]
+    }
+}
+
+/// Finds the functions of addresses, many times.
+pub struct Resolver<'b> {
+    debug: Option<Debug<'b>>,
+    /// Functions without debug information, such as those in assembly, by their first address.
+    names: SymbolMap<SymbolMapName<'b>>,
+    known: HashMap<u64, Vec<Function>>,
+}
+
+impl Resolver<'_> {
+    /// The functions of a code address, the outermost first: those behind it were inlined.
+    pub fn functions(&mut self, address: u64) -> &[Function] {
+        let (debug, names) = (&self.debug, &self.names);
+        self.known.entry(address).or_insert_with(|| {
+            let Some(address) = address.checked_sub(KERNEL_BASE) else { return Vec::new() };
+            let mut functions = debug.as_ref().map(|debug| functions(debug, address)).unwrap_or_default();
+            if functions.is_empty()
+                && let Some(symbol) = names.before(address)
+            {
+                let name = rustc_demangle(symbol.name());
+                functions.push(Function { name, file: String::new() });
+            }
+            functions
+        })
+    }
+}
+
+fn rustc_demangle(name: &str) -> String {
+    let demangled = addr2line::demangle_auto(name.into(), None);
+    plain(&demangled).to_owned()
+}
+
+fn functions(debug: &Debug, address: u64) -> Vec<Function> {
+    let Ok(mut frames) = debug.find_frames(address).skip_all_loads() else { return Vec::new() };
+    let mut functions = Vec::new();
+    while let Ok(Some(frame)) = frames.next() {
+        let Some(name) = frame.function.as_ref().and_then(|function| function.demangle().ok()) else { continue };
+        let file = frame.location.and_then(|location| location.file).map_or("", short);
+        functions.push(Function { name: plain(&name).to_owned(), file: file.to_owned() });
+    }
+    functions.reverse();
+    functions
 }
 
 /// Reads the debug information, or nothing where there is none: then addresses stay addresses.
@@ -130,6 +218,19 @@ mod tests {
         assert!(found.iter().any(|symbol| symbol.contains("ferry::") && symbol.contains(" at boot/runner/src/")));
         assert_eq!(symbol(&debug, 0x10), None);
         assert!(load(b"no ELF").is_none());
+    }
+
+    #[test]
+    fn the_short_name_is_the_functions() {
+        for (name, short) in [
+            ("take_all<ferry_kernel::arch::machine::Hardware>", "take_all"),
+            ("ferry_mm::space::fault::<impl ferry_mm::space::Space<M>>::resolve::{{closure}}", "resolve"),
+            ("<ferry_kernel::arch::machine::Hardware as ferry_mm::machine::Machine>::copy", "copy"),
+            ("{closure#0}<M>", ""),
+            ("memcpy", "memcpy"),
+        ] {
+            assert_eq!(Function { name: name.to_owned(), file: String::new() }.short_name(), short);
+        }
     }
 
     #[test]

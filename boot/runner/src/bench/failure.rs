@@ -1,4 +1,6 @@
 //! Why the bench's figures are not to be believed.
+use std::path::PathBuf;
+
 use super::session::Window;
 
 /// What does not hold.
@@ -58,4 +60,21 @@ pub enum BenchFailure {
         /// The referee's.
         referee: u64,
     },
+    /// A figure is worse than it was.
+    #[error("{name} of {pages} pages takes {is} {what}, and took {was} before; find out why, or accept it with --save")]
+    Worse {
+        /// The operation.
+        name: String,
+        /// On how many pages.
+        pages: u64,
+        /// What has grown.
+        what: &'static str,
+        /// Its value in the file.
+        was: u64,
+        /// Its value now.
+        is: u64,
+    },
+    /// The file of earlier figures is none.
+    #[error("{} does not hold the figures of a run; write it anew with --save", .0.display())]
+    History(PathBuf),
 }

@@ -1,7 +1,9 @@
 //! The figures as a table, and as JSON.
 use super::figures::{BOOT, Figure};
 use super::peer;
-use super::session::Counts;
+use super::phases::Profile;
+use super::referee::Seen;
+use super::session::{Counts, Window};
 use crate::json::Json;
 use crate::screen::Screen;
 use crate::size::grouped;
@@ -47,6 +49,52 @@ fn row(figure: &Figure) -> String {
         bar_bytes_written / figure.pages,
         bar_bytes_read / figure.pages,
     )
+}
+
+/// Shows the kernel's own counts beside what the referee saw, of each operation with its copies timed.
+pub fn show_referee(screen: &Screen, windows: &[(Window, Seen)], compared: u64) {
+    screen.plain("");
+    screen.plain("kernel | referee     pages CPUs                  instructions                    copies            IPIs      INVLPG       CR3            BAR bytes written               BAR bytes read");
+    // The first of the two that are equal.
+    for (window, seen) in windows.iter().filter(|(window, _)| window.metered).step_by(2) {
+        let (kernel, referee) = (&window.counts, &seen.counts);
+        let pair = |kernel: u64, referee: u64| format!("{kernel} | {referee}");
+        screen.plain(format_args!(
+            "{:<19}{:>7}{:>5}{:>30}{:>26}{:>16}{:>12}{:>10}{:>31}{:>29}",
+            window.name,
+            grouped(window.pages),
+            window.cpus,
+            pair(kernel.instructions, referee.instructions),
+            pair(kernel.copy_instructions, referee.copy_instructions),
+            pair(kernel.ipis, referee.ipis),
+            pair(kernel.invlpg, referee.invlpg),
+            pair(kernel.cr3_writes, referee.cr3_writes),
+            pair(kernel.bar_bytes_written, referee.bar_bytes_written),
+            pair(kernel.bar_bytes_read, referee.bar_bytes_read),
+        ));
+    }
+    screen.plain(format_args!(
+        "The referee sees a faulting instruction begin twice, and the call of what is measured; that taken off, all {} numbers agree.",
+        grouped(compared)
+    ));
+}
+
+/// Shows what each phase of an operation takes.
+pub fn show_phases(screen: &Screen, profiles: &[Profile]) {
+    screen.plain("");
+    screen.plain("Non-copy instructions per page, by phase:");
+    for profile in profiles {
+        let phases = profile.phases();
+        if phases.is_empty() {
+            continue;
+        }
+        let pages = profile.window.pages;
+        let shown: Vec<_> = phases
+            .iter()
+            .map(|(phase, instructions)| format!("{phase} {:.1}", *instructions as f64 / pages as f64))
+            .collect();
+        screen.plain(format_args!("{:<19}{:>7}  {}", profile.window.name, grouped(pages), shown.join(", ")));
+    }
 }
 
 /// Instructions per page, with a digit behind the point; of the kernel's start, which has no pages, whole ones.
