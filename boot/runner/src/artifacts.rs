@@ -41,7 +41,8 @@ impl Profile {
 }
 
 impl Artifact {
-    fn arguments(self) -> &'static [&'static str] {
+    /// What Cargo is asked for.
+    pub fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Loader => &["--package", "ferry-loader", "--bin", "ferry-loader"],
             Self::Kernel => &["--package", "ferry-kernel", "--bin", "ferry-kernel"],
@@ -52,7 +53,8 @@ impl Artifact {
         }
     }
 
-    fn binary(self) -> &'static str {
+    /// The name of the program.
+    pub fn binary(self) -> &'static str {
         match self {
             Self::Loader => "ferry-loader",
             Self::Kernel => "ferry-kernel",
@@ -61,6 +63,20 @@ impl Artifact {
         }
     }
 }
+
+/// A program or shared library that Cargo has made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Product {
+    /// The name of its target.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is a program.
+    pub runs: bool,
+}
+
+/// Lets Cargo say on its output what it makes, and to people what is wrong.
+pub const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
 /// Why there is no such program.
 #[derive(Debug, thiserror::Error)]
@@ -105,40 +121,48 @@ pub fn build<const N: usize>(artifacts: [Artifact; N]) -> Result<[PathBuf; N], A
 /// # Errors
 /// As [`build`].
 pub fn build_as<const N: usize>(profile: Profile, artifacts: [Artifact; N]) -> Result<[PathBuf; N], ArtifactError> {
-    let program = cargo();
-    let mut command = Command::new(&program);
-    command.current_dir(workspace()).args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
-    command.args(profile.arguments());
+    let mut command = Command::new(cargo());
+    command.current_dir(workspace()).args(["build", "--locked", "--quiet", MESSAGES]).args(profile.arguments());
     for artifact in artifacts {
         command.args(artifact.arguments());
     }
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|source| ArtifactError::NoCargo { program, source })?;
-    if !output.status.success() {
-        return Err(ArtifactError::Build);
-    }
-    let messages = String::from_utf8_lossy(&output.stdout);
+    let made = run_cargo(command)?;
     let mut paths = [const { PathBuf::new() }; N];
     for (path, artifact) in paths.iter_mut().zip(artifacts) {
-        let found = messages.lines().find_map(|line| product(line, artifact.binary()));
-        *path = found.ok_or(ArtifactError::NotNamed(artifact))?;
+        let found = made.iter().find(|product| product.name == artifact.binary());
+        path.clone_from(&found.ok_or(ArtifactError::NotNamed(artifact))?.path);
     }
     Ok(paths)
 }
 
-/// The path in one of Cargo's messages, where that is about the program or the shared library `name`.
-fn product(message: &str, name: &str) -> Option<PathBuf> {
+/// Runs a command of Cargo with [`MESSAGES`] among its arguments; returns the programs and shared libraries that it made, or
+/// found made.
+///
+/// # Errors
+/// [`ArtifactError`] where Cargo is missing or fails.
+pub fn run_cargo(mut command: Command) -> Result<Vec<Product>, ArtifactError> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let program = || command.get_program().to_owned();
+    let output = output.map_err(|source| ArtifactError::NoCargo { program: program(), source })?;
+    if !output.status.success() {
+        return Err(ArtifactError::Build);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(product).collect())
+}
+
+/// The program or shared library in one of Cargo's messages, where that is about one.
+fn product(message: &str) -> Option<Product> {
     let JsonValue::Object(message) = message.parse().ok()? else { return None };
     let JsonValue::Object(target) = message.get("target")? else { return None };
-    if !matches!(target.get("name")?, JsonValue::String(target) if target == name) {
-        return None;
-    }
+    let JsonValue::String(name) = target.get("name")? else { return None };
     if let JsonValue::String(path) = message.get("executable")? {
-        return Some(PathBuf::from(path));
+        return Some(Product { name: name.clone(), path: PathBuf::from(path), runs: true });
     }
     let JsonValue::Array(files) = message.get("filenames")? else { return None };
     files.iter().find_map(|file| match file {
-        JsonValue::String(path) if path.ends_with(".so") => Some(PathBuf::from(path)),
+        JsonValue::String(path) if path.ends_with(".so") => {
+            Some(Product { name: name.clone(), path: PathBuf::from(path), runs: false })
+        }
         _ => None,
     })
 }
@@ -153,11 +177,11 @@ mod tests {
         let shared = r#"{"reason":"compiler-artifact","target":{"name":"ferry_referee"},"executable":null,"filenames":["/t/b.so"]}"#;
         let program =
             r#"{"reason":"compiler-artifact","target":{"name":"ferry-kernel"},"executable":"/t/ferry-kernel"}"#;
-        assert_eq!(product(library, "ferry-kernel"), None);
-        assert_eq!(product(program, "ferry-loader"), None);
-        assert_eq!(product(program, "ferry-kernel"), Some(PathBuf::from("/t/ferry-kernel")));
-        assert_eq!(product(shared, "ferry_referee"), Some(PathBuf::from("/t/b.so")));
-        assert_eq!(product("warning: not json", "ferry-kernel"), None);
+        let made = |name: &str, path: &str, runs| Some(Product { name: name.into(), path: path.into(), runs });
+        assert_eq!(product(library), None);
+        assert_eq!(product(program), made("ferry-kernel", "/t/ferry-kernel", true));
+        assert_eq!(product(shared), made("ferry_referee", "/t/b.so", false));
+        assert_eq!(product("warning: not json"), None);
     }
 
     #[test]

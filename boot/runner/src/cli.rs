@@ -17,7 +17,7 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{bench, demo, doctor, report, run_dir, soak, sys, test_command};
+use crate::{bench, demo, doctor, mutants, report, run_dir, soak, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -54,6 +54,8 @@ enum Command {
     Report(ReportArguments),
     /// Run every test there is: host, simulator, in-kernel
     Test(TestArguments),
+    /// Break the source on purpose, place by place, and see whether the tests notice
+    Mutants(mutants::Options),
     /// Do the demo under gdb, which knows pages: ferry walk, entry, areas, frame
     Debug(DebugArguments),
     /// Measure what operations cost, in guest instructions
@@ -372,6 +374,7 @@ fn execute(command: Command) -> Result<(), Error> {
             let timeout = timeout.map(seconds);
             test_command::run(&test_command::Options { filter, exact, list, cpus, timeout })
         }
+        Command::Mutants(options) => mutants::run(&options, &mut Screen::new()),
         Command::Report(arguments) => report::run(&arguments.into_options()?, &mut Screen::new()),
         Command::Bench(BenchArguments { json, flame, save, timeout, verbose }) => {
             let timeout = seconds(timeout);

@@ -6,6 +6,8 @@ use crate::artifacts::ArtifactError;
 use crate::demo::failure::Failure;
 use crate::input::InputError;
 use crate::machine::MachineError;
+use crate::mutants::tree::TreeError;
+use crate::mutants::verdict::Killer;
 use crate::qemu::{QemuError, StartError};
 
 /// Exit status: the system under test failed.
@@ -32,6 +34,15 @@ pub enum Refusal {
     /// The machine cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The mutants cannot be made.
+    #[error(transparent)]
+    Mutants(#[from] TreeError),
+    /// No mutant has such a name.
+    #[error("no mutant's name contains {0:?}; ./run.sh mutants --list shows them")]
+    NoMutant(String),
+    /// The mutants do not compile.
+    #[error("the workspace with its mutants does not build; Cargo's messages are above, and name the lines in {}", .0.display())]
+    MutantsBuild(PathBuf),
     /// QEMU ended before the kernel said its first word.
     #[error(
         "QEMU did not start the machine: {0}; `./run.sh doctor` checks the installation, --verbose shows the command"
@@ -78,6 +89,14 @@ pub enum Error {
     /// Exit status 1, and the tests' own output has said why.
     #[error("some tests failed; the list is above")]
     TestsFailed,
+    /// Exit status 1: the tests fail without a mutant, so they say nothing about one.
+    #[error("without any mutant the tests fail, {0}; ./run.sh test shows why")]
+    UnmutatedFails(Killer),
+    /// Exit status 1: so many mutants are not as their list says.
+    #[error(
+        "{0} of the mutants survived or died against what their list says; the lines above say which and what to do"
+    )]
+    MutantsUnexplained(usize),
 }
 
 impl Error {
@@ -85,7 +104,9 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Self::Refused(_) => STATUS_REFUSED,
-            Self::Failed(_) | Self::TestsFailed => STATUS_FAILED,
+            Self::Failed(_) | Self::TestsFailed | Self::UnmutatedFails(_) | Self::MutantsUnexplained(_) => {
+                STATUS_FAILED
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod json;
 pub mod kernel_tests;
 pub mod link;
 pub mod machine;
+pub mod mutants;
 pub mod qemu;
 pub mod report;
 pub mod run_dir;

@@ -1,4 +1,4 @@
-//! What the standard library does not offer: shared read-only mappings and three calls of the operating system.
+//! What the standard library does not offer: shared read-only mappings and four calls of the operating system.
 //!
 //! This is the only module of the host tool with `unsafe` code.
 //!
@@ -77,6 +77,19 @@ pub fn end_with_parent(command: &mut Command) {
     // touches no memory of the parent.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+}
+
+/// Lets the process of `command` have at most so many bytes of address space; beyond them its allocations fail.
+pub fn bound_memory(command: &mut Command, bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the closure runs between fork and exec; it makes one system call, which is async-signal-safe and reads a
+    // structure that the closure owns.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_AS, &limit) {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         });

@@ -19,6 +19,8 @@ fn commands_and_options_that_do_not_exist() {
     refused(&["--fast"], "unexpected argument '--fast'");
     refused(&["demo", "file"], "unexpected argument 'file'");
     refused(&["test", "--exact"], "<FILTER>");
+    refused(&["mutants", "--filter", "no-such-mutant"], "no mutant's name contains \"no-such-mutant\"");
+    refused(&["mutants", "--list", "--json", "file"], "--json");
 }
 
 #[test]

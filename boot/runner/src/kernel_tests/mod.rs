@@ -67,6 +67,14 @@ impl Suite {
     pub fn build() -> Result<Self, Refusal> {
         Qemu::find()?;
         let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::TestKernel])?;
+        Self::of(loader, kernel)
+    }
+
+    /// The same, with programs that are built already.
+    ///
+    /// # Errors
+    /// Where the machine that was asked for cannot be.
+    pub fn of(loader: PathBuf, kernel: PathBuf) -> Result<Self, Refusal> {
         let timeout = std::env::var(TIMEOUT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
         let cpus = std::env::var(CPUS_VARIABLE).ok().and_then(|cpus| cpus.parse().ok()).unwrap_or(DEFAULT_CPUS);

@@ -21,7 +21,6 @@ mod pins;
 mod races;
 mod random;
 mod replay;
-mod residency;
 mod restore;
 mod seams;
 mod support;
