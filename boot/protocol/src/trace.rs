@@ -18,7 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Longest encoded frame in bytes, the closing zero included.
 pub const MAX_FRAME_BYTES: usize = 80;
@@ -62,6 +62,32 @@ pub enum FrameState {
     Table,
     /// The page that every untouched page reads as.
     Zero,
+}
+
+/// What an area is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AreaKind {
+    /// Memory of its own, copied on write after a fork.
+    Anonymous,
+    /// Memory that a fork shares for good.
+    Shared,
+    /// Physical addresses of a device.
+    Device,
+    /// Nothing, on purpose.
+    Guard,
+}
+
+/// How a page of a space is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Resident {
+    /// In a RAM frame.
+    Ram,
+    /// The zero page stands for it.
+    Zero,
+    /// On a device.
+    Device,
+    /// On the swap disk.
+    Swap,
 }
 
 /// How memory was accessed.
@@ -162,8 +188,8 @@ pub enum Event<'a> {
         start: u64,
         /// How many pages.
         pages: u64,
-        /// The bits of the protection; `None` where no area is.
-        protection: Option<u8>,
+        /// The bits of the protection and the kind; `None` where no area is.
+        area: Option<(u8, AreaKind)>,
     },
     /// A page-table entry was replaced.
     Entry {
@@ -224,6 +250,13 @@ pub enum Event<'a> {
         /// How far it is.
         phase: Phase,
     },
+    /// A page of the migration has moved; its entry says where to.
+    Moved {
+        /// The space.
+        space: u16,
+        /// The page's address.
+        address: u64,
+    },
     /// A page of the migration stays.
     Stays {
         /// The space.
@@ -246,6 +279,44 @@ pub enum Event<'a> {
         returned: u64,
         /// Pages that did not.
         failed: u64,
+    },
+    /// Listeners have stopped using a range.
+    Announced {
+        /// The space.
+        space: u16,
+        /// Address of the first page.
+        start: u64,
+        /// How many pages.
+        pages: u64,
+        /// Why.
+        reason: &'a str,
+    },
+    /// They may use it again.
+    AnnouncementEnds {
+        /// The space.
+        space: u16,
+        /// Address of the first page.
+        start: u64,
+        /// How many pages.
+        pages: u64,
+    },
+    /// A space counts more pages of a kind.
+    Charged {
+        /// The space.
+        space: u16,
+        /// The kind.
+        resident: Resident,
+        /// How many more.
+        pages: u64,
+    },
+    /// A space counts fewer pages of a kind.
+    Uncharged {
+        /// The space.
+        space: u16,
+        /// The kind.
+        resident: Resident,
+        /// How many fewer.
+        pages: u64,
     },
     /// A block of RAM frames was taken.
     FrameTaken {
@@ -274,6 +345,11 @@ pub enum Event<'a> {
         device: u8,
         /// The frame.
         frame: u32,
+    },
+    /// A frame is filled with zeros.
+    Cleared {
+        /// Which one.
+        frame: Frame,
     },
     /// The bytes of a page were copied.
     Copied {

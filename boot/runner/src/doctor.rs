@@ -45,6 +45,7 @@ pub fn run() -> Result<(), Error> {
         ("qemu devices", devices()),
         ("room to run", room()),
         ("gdb", debugger()),
+        ("chromium", browser()),
         ("kvm", kvm()),
     ] {
         let (mark, text) = match finding {
@@ -102,6 +103,13 @@ fn debugger() -> Finding {
     match output(debugger::PROGRAM, &["--version"]) {
         Ok(text) => Finding::Good(text.lines().next().unwrap_or("answers without a version").to_owned()),
         Err(error) => Finding::Optional(format!("{error}; only debug needs it: {}", debugger::INSTALL)),
+    }
+}
+
+fn browser() -> Finding {
+    match output("chromium", &["--version"]) {
+        Ok(text) => Finding::Good(text.lines().next().unwrap_or("answers without a version").to_owned()),
+        Err(error) => Finding::Optional(format!("{error}; only the report's tests need it: apt-get install chromium")),
     }
 }
 

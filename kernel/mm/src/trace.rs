@@ -5,12 +5,14 @@
 //!   faults ─┤                        is_traced()?        kernel: a record on a serial port
 //!   entries ─┼──▶ record(machine, ..) ─────────▶ trace ─▶ simulator: a list
 //!   flushes ─┤         no: nothing is put together
+//!   charges ─┤
 //!   frames ─┘
 //! ```
 //!
 //! Invariants:
 //! 1. Who has seen every event since the memory manager was made knows every leaf entry (but for the accessed and dirty
-//!    bits that a CPU sets by itself), every table, and which frames are free.
+//!    bits that a CPU sets by itself), every table, every area,
+//!    how many pages each space is charged for, and which frames are free.
 //! 2. Events of one leaf table come in the order of its changes: they are told while its lock is held. A frame is told to
 //!    be free before it can be taken, and to be taken before it can be used.
 //! 3. An event holds the old entry as the exchange found it, so two changes of one entry can be told apart from a lost event.
@@ -25,9 +27,10 @@ use x86_64::structures::paging::{Page, PhysFrame};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, CpuWindow, DeviceFrame, DeviceId};
 use crate::machine::Machine;
+use crate::notify::InvalidationReason;
 use crate::page_table::entry::RawEntry;
 use crate::page_table::flush::FlushRequest;
-use crate::space::{Access, FaultError, Protection, Resolution, SpaceId};
+use crate::space::{Access, AreaKind, FaultError, Protection, Resident, Resolution, SpaceId};
 use crate::stats::Reason;
 
 /// Something that happened, on the CPU that tells it.
@@ -68,8 +71,8 @@ pub enum Event {
         space: SpaceId,
         /// Which pages.
         range: PageRange,
-        /// What is allowed; `None` where no area is any more.
-        protection: Option<Protection>,
+        /// What is allowed and what kind of area it is; `None` where no area is any more.
+        area: Option<(Protection, AreaKind)>,
     },
     /// An entry was replaced.
     Entry {
@@ -113,6 +116,13 @@ pub enum Event {
         /// How far it is.
         phase: Phase,
     },
+    /// A page of the call at work on this CPU has moved; its entry says where to.
+    Moved {
+        /// The space.
+        space: SpaceId,
+        /// The page.
+        page: Page,
+    },
     /// A page of the migration at work on this CPU stays where it is.
     Stays {
         /// The space.
@@ -135,6 +145,40 @@ pub enum Event {
         returned: u64,
         /// Pages that did not, or whose contents were lost.
         failed: u64,
+    },
+    /// Listeners have stopped using a range, and look nothing up there until the announcement ends.
+    Announced {
+        /// The space.
+        space: SpaceId,
+        /// The pages.
+        range: PageRange,
+        /// Why.
+        reason: InvalidationReason,
+    },
+    /// An announcement is over: listeners may look again.
+    AnnouncementEnds {
+        /// The space.
+        space: SpaceId,
+        /// The pages.
+        range: PageRange,
+    },
+    /// A space counts more pages of a kind.
+    Charged {
+        /// The space.
+        space: SpaceId,
+        /// The kind.
+        resident: Resident,
+        /// How many more.
+        pages: u64,
+    },
+    /// A space counts fewer pages of a kind.
+    Uncharged {
+        /// The space.
+        space: SpaceId,
+        /// The kind.
+        resident: Resident,
+        /// How many fewer.
+        pages: u64,
     },
     /// A block of 2^`order` RAM frames was taken.
     FrameTaken {

@@ -154,6 +154,7 @@ impl Machine for Hardware {
 
     #[inline]
     fn clear(&self, frame: AnyFrame) {
+        trace::tell(|| trace::cleared(frame));
         match frame {
             AnyFrame::System(frame) => meter::copying(BarBytes::default(), || clear_ram(frame)),
             AnyFrame::Device(frame) => {

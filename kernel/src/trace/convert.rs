@@ -2,7 +2,7 @@
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::{AnyFrame, CpuWindow, DeviceId};
 use ferry_mm::page_table::flush::FlushScope;
-use ferry_mm::space::Access;
+use ferry_mm::space::{Access, AreaKind, Resident};
 use ferry_mm::trace::{Direction, Event, Phase};
 use ferry_protocol::trace::{self, Frame, cut};
 use x86_64::structures::paging::PhysFrame;
@@ -16,9 +16,9 @@ pub(super) fn event(event: &Event) -> trace::Event<'static> {
         Event::Forked { parent, child } => Told::Forked { parent: parent.number(), child: child.number() },
         Event::Entered { space } => Told::Entered { space: space.number() },
         Event::Left { space } => Told::Left { space: space.number() },
-        Event::Areas { space, range, protection } => {
-            let ((start, pages), protection) = (parts(range), protection.map(|protection| protection.bits()));
-            Told::Areas { space: space.number(), start, pages, protection }
+        Event::Areas { space, range, area } => {
+            let ((start, pages), area) = (parts(range), area.map(|(rights, kind)| (rights.bits(), area_kind(kind))));
+            Told::Areas { space: space.number(), start, pages, area }
         }
         Event::Entry { space, address, level, old, new } => {
             let (space, address) = (space.map(|space| space.number()), address.as_u64());
@@ -47,6 +47,7 @@ pub(super) fn event(event: &Event) -> trace::Event<'static> {
             };
             Told::Migration { space: space.number(), start, pages, device, phase: self::phase(phase) }
         }
+        Event::Moved { space, page } => Told::Moved { space: space.number(), address: page.start_address().as_u64() },
         Event::Stays { space, page, reason } => {
             let address = page.start_address().as_u64();
             Told::Stays { space: space.number(), address, reason: cut(reason.name()) }
@@ -54,6 +55,20 @@ pub(super) fn event(event: &Event) -> trace::Event<'static> {
         Event::EvictionBegins { device } => Told::EvictionBegins { device: device.number() },
         Event::EvictionEnds { device, returned, failed } => {
             Told::EvictionEnds { device: device.number(), returned, failed }
+        }
+        Event::Announced { space, range, reason } => {
+            let (start, pages) = parts(range);
+            Told::Announced { space: space.number(), start, pages, reason: cut(reason.name()) }
+        }
+        Event::AnnouncementEnds { space, range } => {
+            let (start, pages) = parts(range);
+            Told::AnnouncementEnds { space: space.number(), start, pages }
+        }
+        Event::Charged { space, resident, pages } => {
+            Told::Charged { space: space.number(), resident: self::resident(resident), pages }
+        }
+        Event::Uncharged { space, resident, pages } => {
+            Told::Uncharged { space: space.number(), resident: self::resident(resident), pages }
         }
         Event::FrameTaken { frame, order } => Told::FrameTaken { frame: ram(frame), order },
         Event::FrameFreed { frame, order } => Told::FrameFreed { frame: ram(frame), order },
@@ -92,6 +107,24 @@ pub fn ram(frame: PhysFrame) -> u64 {
 
 fn parts(range: PageRange) -> (u64, u64) {
     (range.start_address().as_u64(), range.pages())
+}
+
+fn area_kind(kind: AreaKind) -> trace::AreaKind {
+    match kind {
+        AreaKind::Anonymous => trace::AreaKind::Anonymous,
+        AreaKind::Shared => trace::AreaKind::Shared,
+        AreaKind::Device { .. } => trace::AreaKind::Device,
+        AreaKind::Guard => trace::AreaKind::Guard,
+    }
+}
+
+fn resident(resident: Resident) -> trace::Resident {
+    match resident {
+        Resident::Ram => trace::Resident::Ram,
+        Resident::Zero => trace::Resident::Zero,
+        Resident::Device => trace::Resident::Device,
+        Resident::Swap => trace::Resident::Swap,
+    }
 }
 
 fn access(access: Access) -> trace::Access {

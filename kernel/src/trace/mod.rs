@@ -119,6 +119,11 @@ pub fn tell_of_memory(event: &ferry_mm::trace::Event) {
 
 pub use convert::ram as number;
 
+/// The event of a frame that is filled with zeros.
+pub fn cleared(frame: AnyFrame) -> Event<'static> {
+    Event::Cleared { frame: convert::any(frame) }
+}
+
 /// The event of a copy.
 pub fn copied(source: AnyFrame, target: AnyFrame) -> Event<'static> {
     Event::Copied { source: convert::any(source), target: convert::any(target) }

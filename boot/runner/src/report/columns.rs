@@ -80,10 +80,11 @@ impl Columns {
             // A: space.
             Event::Entered { space } => row(4, [space.into(), 0, 0, 0, 0, 0]),
             Event::Left { space } => row(5, [space.into(), 0, 0, 0, 0, 0]),
-            // A, B: page, space. C: pages. D: protection plus one, 0 for none.
-            Event::Areas { space, start, pages, protection } => {
+            // A, B: page, space. C: pages. D: protection plus one, 0 for none. E: kind.
+            Event::Areas { space, start, pages, area } => {
                 let [a, b] = page(start, space.into());
-                row(6, [a, b, pages as u32, protection.map_or(0, |bits| u32::from(bits) + 1), 0, 0])
+                let (rights, kind) = area.map_or((0, 0), |(bits, kind)| (u32::from(bits) + 1, kind as u32));
+                row(6, [a, b, pages as u32, rights, kind, 0])
             }
             // A, B: page, space and level. C, D: the old entry. E, F: the new one.
             Event::Entry { space, address, level, old, new } => {
@@ -179,6 +180,32 @@ impl Columns {
             // A: slot. B: frame.
             Event::DiskWritten { slot, frame } => row(29, [slot as u32, frame as u32, 0, 0, 0, 0]),
             Event::DiskRead { slot, frame } => row(30, [slot as u32, frame as u32, 0, 0, 0, 0]),
+            // A, B: page, space.
+            Event::Moved { space, address } => {
+                let [a, b] = page(address, space.into());
+                row(31, [a, b, 0, 0, 0, 0])
+            }
+            // C, D: frame.
+            Event::Cleared { frame: cleared } => {
+                let [c, d] = frame(cleared);
+                row(32, [0, 0, c, d, 0, 0])
+            }
+            // B: space. C: pages. D: kind.
+            Event::Charged { space, resident, pages } => {
+                row(33, [0, space.into(), pages as u32, resident as u32, 0, 0])
+            }
+            Event::Uncharged { space, resident, pages } => {
+                row(34, [0, space.into(), pages as u32, resident as u32, 0, 0])
+            }
+            // A, B: page, space. C: pages. D: the reason.
+            Event::Announced { space, start, pages, reason } => {
+                let [a, b] = page(start, space.into());
+                row(35, [a, b, pages as u32, self.name(reason), 0, 0])
+            }
+            Event::AnnouncementEnds { space, start, pages } => {
+                let [a, b] = page(start, space.into());
+                row(36, [a, b, pages as u32, 0, 0, 0])
+            }
             // They belong to the state in which the stream begins.
             Event::Begin { .. } | Event::Frames { .. } => row(0, [0; 6]),
         }

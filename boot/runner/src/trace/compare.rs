@@ -2,7 +2,10 @@
 //!
 //! The tables are walked from outside ([`crate::guest::walk`]); the frames' states follow from what those tables name. Accessed and
 //! dirty bits are left out of the comparison: CPUs set them and tell nobody.
-use ferry_protocol::trace::Frame;
+use std::collections::BTreeMap;
+
+use ferry_mm::page_table::entry::{Entry, RawEntry};
+use ferry_protocol::trace::{AreaKind, Frame, Resident};
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::replay::{Replay, Use, without_used};
@@ -47,6 +50,16 @@ pub enum Difference {
         /// The frame.
         frame: Frame,
     },
+    /// A space was told to count other pages than its entries name.
+    #[error("the space's entries name {found} pages as {resident:?}, told were {told}")]
+    Charged {
+        /// The kind.
+        resident: Resident,
+        /// Pages of this kind in memory.
+        found: u64,
+        /// Pages told to be counted.
+        told: u64,
+    },
     /// A device frame is taken that no entry names.
     #[error("frame {frame:#x} of device {device} was told to be taken, but no entry names it")]
     Unnamed {
@@ -78,7 +91,8 @@ pub fn compare(replay: &Replay, memory: &impl Physical, root: u64) -> Result<Com
             .iter()
             .find(|(_, space)| space.root * PAGE_BYTES as u64 == root)
             .ok_or(Difference::Root(root))?;
-        for page in space.areas.keys() {
+        let mut counted = BTreeMap::new();
+        for (page, (_, kind)) in &space.areas {
             let address = page * PAGE_BYTES as u64;
             let Walk { steps, .. } = walk(memory, PhysAddr::new_truncate(root), VirtAddr::new_truncate(address))?;
             let told = |step: &Step| {
@@ -97,7 +111,17 @@ pub fn compare(replay: &Replay, memory: &impl Physical, root: u64) -> Result<Com
                 return Err(Difference::Length { address, found: steps.len(), told: 4 });
             }
             compared.pages += 1;
-            check_frame(replay, address, steps.last().map_or(0, |step| step.raw.0))?;
+            let raw = steps.last().map_or(0, |step| step.raw.0);
+            check_frame(replay, address, raw)?;
+            if let Some(resident) = resident(replay, raw).filter(|_| *kind != AreaKind::Device) {
+                *counted.entry(resident).or_default() += 1;
+            }
+        }
+        for resident in [Resident::Ram, Resident::Zero, Resident::Device, Resident::Swap] {
+            let [found, told] = [&counted, &space.charged].map(|pages| pages.get(&resident).copied().unwrap_or(0));
+            if found != told {
+                return Err(Difference::Charged { resident, found, told });
+            }
         }
     }
     for (device, shape) in &replay.devices {
@@ -108,6 +132,18 @@ pub fn compare(replay: &Replay, memory: &impl Physical, root: u64) -> Result<Com
         }
     }
     Ok(compared)
+}
+
+/// How a page with this level-1 entry is counted; `None` where it is not. No migration is at work while the guest stands still.
+fn resident(replay: &Replay, raw: u64) -> Option<Resident> {
+    if matches!(RawEntry(raw).decode(), Entry::Swap { .. }) {
+        return Some(Resident::Swap);
+    }
+    replay.frame_of(raw).map(|frame| match frame {
+        Frame::Device(..) => Resident::Device,
+        Frame::Ram(number) if replay.ram.get(number as usize) == Some(&Use::Zero) => Resident::Zero,
+        Frame::Ram(_) => Resident::Ram,
+    })
 }
 
 /// The frame that an entry in memory names must be one that was told to be taken.

@@ -6,11 +6,12 @@
 //! Invariants, each checked with every record:
 //! 1. What an entry was is what the record before said it became, but for the accessed and dirty bits that CPUs set by themselves.
 //! 2. A frame is taken only while it is free, and freed only while it is taken.
-//! 3. A space that is gone has no entries and no areas.
+//! 3. A space that is gone has no entries, no areas, and counts no page. No count falls below zero.
+//! 4. An announcement that ends has begun.
 use std::collections::{BTreeMap, HashMap};
 
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_protocol::trace::{Event, Frame, FrameState, Record};
+use ferry_protocol::trace::{AreaKind, Event, Frame, FrameState, Record, Resident};
 
 use super::stream::Stream;
 use crate::sys::PAGE_BYTES;
@@ -45,8 +46,10 @@ pub enum Use {
 pub struct Space {
     /// The frame of its level-4 table.
     pub root: u64,
-    /// Its protections, by page number.
-    pub areas: BTreeMap<u64, u8>,
+    /// Its protections and kinds of areas, by page number.
+    pub areas: BTreeMap<u64, (u8, AreaKind)>,
+    /// Pages that it counts, by kind.
+    pub charged: BTreeMap<Resident, u64>,
     /// Its entries that are not empty, by level and first address.
     pub entries: BTreeMap<(u8, u64), u64>,
 }
@@ -86,6 +89,8 @@ pub struct Replay {
     pub named: HashMap<Frame, (u32, u32)>,
     /// Pins of each frame.
     pub pins: HashMap<Frame, u32>,
+    /// Announcements that have not ended, by space, first address and pages.
+    pub announced: BTreeMap<(u16, u64, u64), u32>,
     /// The space that each CPU is in.
     pub entered: BTreeMap<u8, u16>,
     /// Translations that are older than the entry, by space and page address.
@@ -139,8 +144,8 @@ impl Replay {
             }
             Event::SpaceDestroyed { space } => {
                 let gone = self.space(space)?.clone();
-                if !gone.entries.is_empty() || !gone.areas.is_empty() {
-                    return Err(format!("the space has {} entries", gone.entries.len()));
+                if !gone.entries.is_empty() || !gone.areas.is_empty() || gone.charged.values().any(|pages| *pages > 0) {
+                    return Err(format!("the space has {} entries and counts {:?}", gone.entries.len(), gone.charged));
                 }
                 self.tables.remove(&gone.root);
                 self.spaces.remove(&space);
@@ -155,18 +160,32 @@ impl Replay {
                 self.entered.remove(&record.cpu);
                 self.forget(space, 1 << record.cpu, None);
             }
-            Event::Areas { space, start, pages, protection } => {
+            Event::Areas { space, start, pages, area } => {
                 let areas = &mut self.space(space)?.areas;
                 let first = start / PAGE_BYTES as u64;
                 for page in first..first + pages {
-                    match protection {
-                        Some(protection) => areas.insert(page, protection),
+                    match area {
+                        Some(area) => areas.insert(page, area),
                         None => areas.remove(&page),
                     };
                 }
             }
             Event::Entry { space: Some(space), address, level, old, new } => {
                 self.entry(space, address, level, old, new)?;
+            }
+            Event::Charged { space, resident, pages } => {
+                *self.space(space)?.charged.entry(resident).or_default() += pages;
+            }
+            Event::Uncharged { space, resident, pages } => {
+                let charged = self.space(space)?.charged.entry(resident).or_default();
+                *charged = charged.checked_sub(pages).ok_or_else(|| format!("it counts {charged}"))?;
+            }
+            Event::Announced { space, start, pages, .. } => {
+                *self.announced.entry((space, start, pages)).or_default() += 1;
+            }
+            Event::AnnouncementEnds { space, start, pages } => {
+                let open = self.announced.get_mut(&(space, start, pages)).filter(|open| **open > 0);
+                *open.ok_or("nothing was announced")? -= 1;
             }
             Event::Flush { space, cpus, pages } if !flush_is_lost => self.forget(space, cpus, pages),
             Event::FrameTaken { frame, order } => self.change(frame, order, Use::Free, Use::Taken)?,
@@ -195,9 +214,11 @@ impl Replay {
             | Event::FaultRaised { .. }
             | Event::FaultHandled { .. }
             | Event::Migration { .. }
+            | Event::Moved { .. }
             | Event::Stays { .. }
             | Event::EvictionBegins { .. }
             | Event::EvictionEnds { .. }
+            | Event::Cleared { .. }
             | Event::Copied { .. }
             | Event::DeviceWorked { .. }
             | Event::DiskWritten { .. }

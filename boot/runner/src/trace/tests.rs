@@ -1,7 +1,7 @@
 use super::replay::Replay;
 use super::stream::{Stream, StreamError};
 use ferry_protocol::link::encode;
-use ferry_protocol::trace::{Event, FrameState, MAX_FRAME_BYTES, Record, VERSION};
+use ferry_protocol::trace::{AreaKind, Event, FrameState, MAX_FRAME_BYTES, Record, Resident, VERSION};
 
 const BEGIN: Event = Event::Begin { version: VERSION, ticks_per_millisecond: 1000 };
 const ROOT: u64 = 2;
@@ -15,7 +15,7 @@ fn story() -> Vec<Event<'static>> {
         Event::Frames { first: 1, count: 9, state: FrameState::Free },
         Event::FrameTaken { frame: ROOT, order: 0 },
         Event::SpaceCreated { space: 0, root: ROOT },
-        Event::Areas { space: 0, start: 0x40_0000, pages: 2, protection: Some(3) },
+        Event::Areas { space: 0, start: 0x40_0000, pages: 2, area: Some((3, AreaKind::Anonymous)) },
         Event::Entered { space: 0 },
         Event::FrameTaken { frame: 5, order: 0 },
         entry(0, 0x5003),
@@ -63,10 +63,22 @@ fn a_replay_knows_pages_frames_and_what_a_cpu_may_still_hold() {
     let mut bytes = bytes(numbered(story()));
     let stream = Stream::decode(&mut bytes).unwrap();
     let at = |count| Replay::of(&stream, count).unwrap().dump(&[ferry_protocol::trace::Frame::Ram(5)]);
-    assert_eq!(at(9), "page 0 400 5003 3 0\npage 0 401 0 1 0\nram 5 4\n", "mapped, and a page beside it");
-    assert_eq!(at(10), "page 0 400 0 1 1\npage 0 401 0 1 0\nram 5 2\n", "the CPU may hold what is gone");
-    assert_eq!(at(11), "page 0 400 0 1 0\npage 0 401 0 1 0\nram 5 2\n", "it has forgotten");
-    assert_eq!(at(12), "page 0 400 0 1 0\npage 0 401 0 1 0\nram 5 1\n", "and the frame is free");
+    assert_eq!(
+        at(9),
+        "space 0 0 0 0 0\npage 0 400 3 0 5003 3 0\npage 0 401 3 0 0 1 0\nram 5 4\n",
+        "mapped, and a page beside it"
+    );
+    assert_eq!(
+        at(10),
+        "space 0 0 0 0 0\npage 0 400 3 0 0 1 1\npage 0 401 3 0 0 1 0\nram 5 2\n",
+        "the CPU may hold what is gone"
+    );
+    assert_eq!(at(11), "space 0 0 0 0 0\npage 0 400 3 0 0 1 0\npage 0 401 3 0 0 1 0\nram 5 2\n", "it has forgotten");
+    assert_eq!(
+        at(12),
+        "space 0 0 0 0 0\npage 0 400 3 0 0 1 0\npage 0 401 3 0 0 1 0\nram 5 1\n",
+        "and the frame is free"
+    );
 }
 
 #[test]
@@ -75,7 +87,10 @@ fn a_flush_that_was_lost_makes_nobody_forget() {
     events.insert(11, Event::FlushLost);
     let mut bytes = bytes(numbered(events));
     let stream = Stream::decode(&mut bytes).unwrap();
-    assert_eq!(Replay::of(&stream, 13).unwrap().dump(&[]), "page 0 400 0 1 1\npage 0 401 0 1 0\n");
+    assert_eq!(
+        Replay::of(&stream, 13).unwrap().dump(&[]),
+        "space 0 0 0 0 0\npage 0 400 3 0 0 1 1\npage 0 401 3 0 0 1 0\n"
+    );
 }
 
 #[test]
@@ -84,8 +99,10 @@ fn contradictions_are_named() {
         (9, Event::Entry { space: Some(0), address: 0x40_0000, level: 1, old: 0x6003, new: 0 }),
         (7, Event::FrameTaken { frame: ROOT, order: 0 }),
         (7, Event::FrameFreed { frame: 7, order: 0 }),
-        (5, Event::Areas { space: 1, start: 0x40_0000, pages: 2, protection: Some(3) }),
+        (5, Event::Areas { space: 1, start: 0x40_0000, pages: 2, area: Some((3, AreaKind::Anonymous)) }),
         (9, Event::SpaceDestroyed { space: 0 }),
+        (9, Event::Uncharged { space: 0, resident: Resident::Ram, pages: 1 }),
+        (9, Event::AnnouncementEnds { space: 0, start: 0x40_0000, pages: 1 }),
     ] {
         let mut events = story();
         events[index] = event;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
-use ferry_protocol::trace::Frame;
+use ferry_protocol::trace::{Frame, Resident};
 
 use super::replay::{Replay, Use};
 
@@ -119,15 +119,23 @@ impl Replay {
         self.ram.get(number as usize) == Some(&Use::Zero)
     }
 
-    /// Every page of an area, then every frame of `frames`, as lines of text; `model.js` writes the same.
+    /// Every space with what it counts, every page of an area, then every frame of `frames`, as lines of text; `model.js` writes the same.
     pub fn dump(&self, frames: &[Frame]) -> String {
         let mut text = String::new();
         for (number, space) in &self.spaces {
-            for page in space.areas.keys() {
+            let [ram, zero, device, swap] = [Resident::Ram, Resident::Zero, Resident::Device, Resident::Swap]
+                .map(|resident| space.charged.get(&resident).copied().unwrap_or(0));
+            let _ = writeln!(text, "space {number} {ram} {zero} {device} {swap}");
+            for (page, (rights, kind)) in &space.areas {
                 let address = page << 12;
                 let raw = space.entries.get(&(1, address)).copied().unwrap_or(0);
                 let stale = self.stale.get(&(*number, address)).map_or(0, Vec::len);
-                let _ = writeln!(text, "page {number} {page:x} {raw:x} {} {stale}", self.page(raw) as u8);
+                let _ = writeln!(
+                    text,
+                    "page {number} {page:x} {rights} {} {raw:x} {} {stale}",
+                    *kind as u8,
+                    self.page(raw) as u8
+                );
             }
         }
         for frame in frames {

@@ -230,7 +230,7 @@ impl<'m, M: Machine> Space<'m, M> {
     #[inline]
     fn commit_home(self, page: Page, slot: &Slot, area: &Area, target: PhysFrame) -> RawEntry {
         self.manager.memory.descriptor(target).map(area.origin_of(page), 1);
-        self.state.charge(Resident::Ram, 1);
+        self.charge(Resident::Ram, 1);
         // Dirty, because the only other copy is about to be cleared. Writable only where both the entry and the area say so.
         let mut flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         // W stands at the same place in a `Device` entry and in a present one.

@@ -241,7 +241,11 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
         let (space, range) = (self.space, self.range);
         for (index, slot) in (0..).zip(self.slots.as_mut().iter()) {
             match slot.state {
-                SlotState::Moved => report.moved += 1,
+                SlotState::Moved => {
+                    report.moved += 1;
+                    let page = range.page(index);
+                    record(&space.manager.machine, || Event::Moved { space: space.id(), page });
+                }
                 SlotState::Stays(reason) => {
                     report.stayed.add(reason);
                     let page = range.page(index);

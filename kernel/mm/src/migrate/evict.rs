@@ -195,7 +195,7 @@ impl<M: Machine> MemoryManager<M> {
         let source = AnyFrame::Device(frame);
         let poison = || {
             others.replace(source, origin, |space, _, _| {
-                space.state.uncharge(Resident::Device, 1);
+                space.uncharge(Resident::Device, 1);
                 Entry::Poison.encode()
             });
             self.statistics.count_poisoned(1);
@@ -220,7 +220,7 @@ impl<M: Machine> MemoryManager<M> {
         let target = target.into_frame();
         self.memory.descriptor(target).map(origin, mappings);
         others.replace(source, origin, |space, area, saved| {
-            space.state.recharge(Resident::Device, Resident::Ram, 1);
+            space.recharge(Resident::Device, Resident::Ram, 1);
             let mut flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
             if saved.contains(LeafFlags::WRITABLE) && area.protection.contains(Protection::WRITE) {
                 flags |= LeafFlags::WRITABLE;

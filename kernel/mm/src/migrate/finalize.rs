@@ -55,7 +55,7 @@ fn finalize_others<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
             // The descriptor comes before the entries: once one is written, a fault on another CPU may follow it.
             manager.device_descriptor(target).map(origin, manager.any_descriptor(source).mappings());
             others.replace(source, origin, |space, area, flags| {
-                space.state.recharge(Resident::Ram, Resident::Device, 1);
+                space.recharge(Resident::Ram, Resident::Device, 1);
                 manager.entry_at_rest(target.into(), flags, area.protection)
             });
         }
@@ -84,12 +84,12 @@ fn commit<'m, M: Machine>(
         _ => None,
     };
     if source.is_none() {
-        if space.state.try_charge(Resident::Device, 1).is_err() {
+        if space.try_charge(Resident::Device, 1).is_err() {
             manager.free_any(target.into());
             return Batch::<M, Slots>::give_back(space, leaf, page, slot, Reason::OverLimit);
         }
         if slot.saved.is_present() {
-            space.state.uncharge(Resident::Zero, 1);
+            space.uncharge(Resident::Zero, 1);
         }
     }
     // The entries of other spaces, where there are some, were written before, and the frame mapped for all of them.
@@ -106,7 +106,7 @@ fn commit<'m, M: Machine>(
     debug_assert!(matches!(migrating.decode(), Entry::Migrating { .. }), "somebody changed our entry to {migrating:?}");
     slot.state = SlotState::Moved;
     let Some(source) = source else { return };
-    space.state.recharge(Resident::Ram, Resident::Device, 1);
+    space.recharge(Resident::Ram, Resident::Device, 1);
     let descriptor = manager.memory.descriptor(source);
     let mappings = descriptor.mappings();
     descriptor.remove_mappings(mappings);

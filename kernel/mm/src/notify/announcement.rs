@@ -6,6 +6,7 @@ use crate::lock::{ReadGuard, WriteGuard};
 use crate::machine::Machine;
 use crate::space::area::AreaList;
 use crate::space::{MapError, Space};
+use crate::trace::{Event, record};
 use x86_64::structures::paging::Page;
 
 /// The listeners of a range have stopped using it, and look nothing up until this is dropped.
@@ -34,6 +35,9 @@ impl<M: Machine> Drop for Announcement<'_, M> {
     #[inline]
     fn drop(&mut self) {
         if self.told != Places::default() {
+            // Told before it is so: whoever looks something up afterwards does it outside the announcement.
+            let (space, range) = (self.space.id(), self.range);
+            record(&self.space.manager.machine, || Event::AnnouncementEnds { space, range });
             self.space.manager.listeners.end(self.told);
         }
     }
@@ -60,6 +64,9 @@ impl<'m, M: Machine> Space<'m, M> {
             let (registry, machine) = (&self.manager.listeners, &self.manager.machine);
             announcement.told = registry.begin(machine, &event, except);
             registry.call(machine, announcement.told, &event);
+            if announcement.told != Places::default() {
+                record(machine, || Event::Announced { space: self.id(), range, reason });
+            }
             self.manager.statistics.count_announcement();
         }
         announcement

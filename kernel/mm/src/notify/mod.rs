@@ -64,6 +64,23 @@ pub enum InvalidationReason {
 }
 
 impl InvalidationReason {
+    /// The reason's name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unmap => "unmap",
+            Self::Discard => "discard",
+            Self::FreeLazily => "free-lazily",
+            Self::Protect => "protect",
+            Self::CopyOnWrite => "copy-on-write",
+            Self::Fork => "fork",
+            Self::Migrate => "migrate",
+            Self::Exclusive => "exclusive",
+            Self::SwapOut => "swap-out",
+            Self::Move => "move",
+            Self::Release => "release",
+        }
+    }
+
     /// Whether it waits until no migration is open in the space, so that one in its range should give way (v11: the
     /// event's backoff flag). The other reasons work page by page beside migrations.
     pub(crate) fn asks_migrations_to_back_off(self) -> bool {

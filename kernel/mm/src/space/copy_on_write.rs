@@ -115,7 +115,7 @@ impl<M: Machine> Space<'_, M> {
                 Ok(()) => {
                     let frame = fresh.into_frame();
                     manager.memory.descriptor(frame).map(area.origin_of(page), 1);
-                    self.state.charge(Resident::Ram, 1);
+                    self.charge(Resident::Ram, 1);
                     let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | more;
                     Entry::Present { frame, flags }
                 }
@@ -130,7 +130,7 @@ impl<M: Machine> Space<'_, M> {
         }
         locked.descriptor().remove_mappings(1);
         drop(locked);
-        self.state.uncharge(Resident::of(shared), 1);
+        self.uncharge(Resident::of(shared), 1);
         let why = manager.why_lost(shared);
         manager.release_frame(shared, 1);
         match copied {

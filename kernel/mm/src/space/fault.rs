@@ -207,7 +207,7 @@ impl<'m, M: Machine> Space<'m, M> {
         }
         let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED;
         leaf.swap(page, Entry::Present { frame: manager.zero_frame, flags }.encode());
-        self.state.charge(Resident::Zero, 1);
+        self.charge(Resident::Zero, 1);
         manager.statistics.count_zero_page();
         Attempt::Done(Resolution::ZeroPage)
     }
@@ -229,13 +229,13 @@ impl<'m, M: Machine> Space<'m, M> {
         if without_accessed(leaf.load(page)) != without_accessed(seen) {
             return Ok(Attempt::LookAgain);
         }
-        self.state.try_charge(Resident::Ram, 1)?;
+        self.try_charge(Resident::Ram, 1)?;
         let frame = fresh.into_frame();
         manager.memory.descriptor(frame).map(area.origin_of(page), 1);
         let flags = area.protection.read_only_flags() | LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         let old = leaf.swap(page, Entry::Present { frame, flags }.encode());
         if old.is_present() {
-            self.state.uncharge(Resident::Zero, 1);
+            self.uncharge(Resident::Zero, 1);
             // Others may still read the zero page; they must see this CPU's store once it is made.
             let mut owed = OwedFlush::new();
             owed.owe(PageRange::of_page(page));

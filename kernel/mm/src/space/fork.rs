@@ -173,7 +173,7 @@ impl<'m, M: Machine> Space<'m, M> {
         }
         let frame = fresh.into_frame();
         manager.memory.descriptor(frame).map(area.origin_of(page), 1);
-        self.state.charge(Resident::Ram, 1);
+        self.charge(Resident::Ram, 1);
         let flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         leaf.swap(page, manager.entry_at_rest(frame.into(), flags, area.protection));
         Ok(())
@@ -216,21 +216,21 @@ impl<'m, M: Machine> Space<'m, M> {
             }
             match entry.decode() {
                 Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == manager.zero_frame => {
-                    child.state.charge(Resident::Zero, 1);
+                    child.charge(Resident::Zero, 1);
                 }
                 Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } => {
                     let frame = manager.frame_behind(frame);
                     manager.any_descriptor(frame).add_mapping();
-                    child.state.charge(Resident::of(frame), 1);
+                    child.charge(Resident::of(frame), 1);
                 }
                 Entry::Device { frame, .. } => {
                     manager.device_descriptor(frame).add_mapping();
-                    child.state.charge(Resident::Device, 1);
+                    child.charge(Resident::Device, 1);
                 }
                 Entry::Empty | Entry::Poison => {}
                 Entry::Swap { slot } => {
                     manager.slots().add_entries(machine, slot, 1);
-                    child.state.charge(Resident::Swap, 1);
+                    child.charge(Resident::Swap, 1);
                 }
                 Entry::Migrating { .. } | Entry::Exclusive { .. } | Entry::Unknown(_) => {
                     unreachable!("an entry that cannot be in a space whose areas are held: {entry:?}")

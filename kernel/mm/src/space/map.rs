@@ -148,7 +148,7 @@ impl<M: Machine> Space<'_, M> {
         }
         // Inserted last, so that a failure leaves the neighbours as they were; nobody looks while the areas are ours.
         areas.reserve(1)?;
-        self.tell_areas(area.range, Some(area.protection));
+        self.tell_areas(area.range, Some(&area));
         if let Err(error) = fill() {
             let mut zapped = ZappedFrames::new();
             self.zap_piece(&area, area.range, &mut zapped);
@@ -209,8 +209,9 @@ impl<M: Machine> Space<'_, M> {
     }
 
     /// Tells what the areas say about `range` now.
-    pub(super) fn tell_areas(self, range: PageRange, protection: Option<Protection>) {
-        record(&self.manager.machine, || Event::Areas { space: self.id(), range, protection });
+    pub(super) fn tell_areas(self, range: PageRange, area: Option<&Area>) {
+        let area = area.map(|area| (area.protection, area.kind));
+        record(&self.manager.machine, || Event::Areas { space: self.id(), range, area });
     }
 
     pub(super) fn free_tables(self, gap: core::ops::Range<u64>) {
@@ -260,12 +261,12 @@ impl<M: Machine> Space<'_, M> {
     fn drop_entry(self, old: RawEntry, zapped: &mut ZappedFrames) {
         match old.decode() {
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } if frame == self.manager.zero_frame => {
-                self.state.uncharge(Resident::Zero, 1);
+                self.uncharge(Resident::Zero, 1);
             }
             Entry::Present { frame, .. } | Entry::NoAccess { frame, .. } | Entry::Exclusive { frame, .. } => {
                 let frame = self.manager.frame_behind(frame);
                 if let AnyFrame::System(_) = frame {
-                    self.state.uncharge(Resident::Ram, 1);
+                    self.uncharge(Resident::Ram, 1);
                 }
                 zapped.push(self, frame);
             }
@@ -274,7 +275,7 @@ impl<M: Machine> Space<'_, M> {
             // A migration holds the areas shared for as long as it owns an entry, and we hold them exclusively.
             Entry::Migrating { .. } => unreachable!("a Migrating entry outlived its migration: {old:?}"),
             Entry::Swap { slot } => {
-                self.state.uncharge(Resident::Swap, 1);
+                self.uncharge(Resident::Swap, 1);
                 self.manager.drop_swap_entry(slot);
             }
             Entry::Unknown(_) => {
@@ -303,7 +304,7 @@ impl<M: Machine> Space<'_, M> {
         // In this order: without a mapping nobody can lock the frame any more.
         descriptor.remove_mappings(1);
         descriptor.unlock();
-        self.state.uncharge(Resident::Device, 1);
+        self.uncharge(Resident::Device, 1);
         manager.release_frame(frame.into(), 1);
     }
 }

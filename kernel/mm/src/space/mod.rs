@@ -6,6 +6,7 @@
 //!    whoever adds, changes or removes areas. So an open migration keeps its range from being unmapped under it.
 //! 3. A CPU is in a space's set of CPUs from before it loads the space's root until after it has loaded another one.
 //! 4. The upper half of every space is the kernel's, and the same in all.
+mod accounting;
 pub mod area;
 mod copy_on_write;
 mod exclusive;
@@ -45,8 +46,8 @@ pub use outcome::{Access, FaultError, Resolution};
 pub use pin::{Pin, Term};
 pub use relocate::{Leave, RelocateError};
 use residency::Charges;
-pub use residency::Residency;
-pub(crate) use residency::{OverLimit, Resident};
+pub(crate) use residency::OverLimit;
+pub use residency::{Residency, Resident};
 pub(crate) use reverse_map::HeldSpace;
 
 /// How many address spaces there may be at a time.
@@ -116,32 +117,6 @@ impl SpaceState {
     #[inline]
     fn root(&self) -> PhysFrame {
         PhysFrame::containing_address(PhysAddr::new_truncate(self.root.load(Ordering::Relaxed)))
-    }
-
-    /// Counts `pages` more of one kind.
-    #[inline]
-    pub(crate) fn charge(&self, resident: Resident, pages: u64) {
-        self.charges.add(resident, pages);
-    }
-
-    /// Counts `pages` new ones, all or none, within the limit.
-    #[inline]
-    pub(crate) fn try_charge(&self, resident: Resident, pages: u64) -> Result<(), OverLimit> {
-        self.charges.try_add(resident, pages)
-    }
-
-    /// Counts pages as another kind than before; the limit is not asked.
-    #[inline]
-    pub(crate) fn recharge(&self, from: Resident, to: Resident, pages: u64) {
-        // In this order: counted twice for a moment, never not at all.
-        self.charge(to, pages);
-        self.uncharge(from, pages);
-    }
-
-    /// Counts `pages` less of one kind.
-    #[inline]
-    pub(crate) fn uncharge(&self, resident: Resident, pages: u64) {
-        self.charges.remove(resident, pages);
     }
 }
 

@@ -48,7 +48,10 @@ impl<M: Machine> Space<'_, M> {
         }
         owed.pay(&manager.machine, self.state, &manager.statistics);
         areas.protect_inside(range, protection);
-        self.tell_areas(range, Some(protection));
+        // Neighbours of one protection may be one area now, that reaches beyond the range.
+        for area in areas.within(range) {
+            self.tell_areas(area.range.intersection(range).unwrap_or(area.range), Some(area));
+        }
         Ok(())
     }
 }

@@ -131,7 +131,7 @@ impl<M: Machine> Space<'_, M> {
         let piece = *areas.find(range.start()).expect("split around");
         areas.remove_inside(range);
         areas.insert(piece.moved_to(new_range.start()))?;
-        self.tell_areas(new_range, Some(piece.protection));
+        self.tell_areas(new_range, Some(&piece));
         match leave {
             Leave::Nothing => {
                 self.tell_areas(range, None);

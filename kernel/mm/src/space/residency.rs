@@ -23,7 +23,7 @@ use crate::frame::AnyFrame;
 
 /// Where a page is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Resident {
+pub enum Resident {
     /// In a RAM frame of its own, or one that it shares with other spaces.
     Ram,
     /// Nowhere: the zero page stands for it.

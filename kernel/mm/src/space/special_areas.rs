@@ -41,7 +41,7 @@ impl<M: Machine> Space<'_, M> {
             for page in (0..range.pages()).map(|index| range.page(index)) {
                 let table = self.table_for(page)?;
                 let fresh = manager.memory.allocate_zeroed(&manager.machine, &manager.injector)?;
-                self.state.try_charge(Resident::Ram, 1)?;
+                self.try_charge(Resident::Ram, 1)?;
                 manager.machine.complete_copies();
                 let frame = fresh.into_frame();
                 manager.memory.descriptor(frame).map_as(FrameKind::Shared, area.origin_of(page), 1);

@@ -60,8 +60,8 @@ impl<M: Machine> Space<'_, M> {
                     flags |= LeafFlags::WRITABLE | LeafFlags::DIRTY;
                 }
                 leaf.swap(page, Entry::Present { frame, flags }.encode());
-                self.state.uncharge(Resident::Swap, 1);
-                self.state.charge(Resident::Ram, 1);
+                self.uncharge(Resident::Swap, 1);
+                self.charge(Resident::Ram, 1);
             }
             unchanged
         };

@@ -222,7 +222,7 @@ impl<M: Machine> MemoryManager<M> {
             return false;
         }
         others.replace(frame.into(), origin, |space, _, _| {
-            space.state.uncharge(Resident::Ram, 1);
+            space.uncharge(Resident::Ram, 1);
             RawEntry::EMPTY
         });
         // In this order: a frame that holds no page cannot be locked any more.
@@ -253,8 +253,8 @@ impl<M: Machine> MemoryManager<M> {
         // Counted before the first entry can be seen by a fault.
         self.slots().add_entries(&self.machine, slot, mappings);
         others.replace(frame.into(), origin, |space, _, _| {
-            space.state.uncharge(Resident::Ram, 1);
-            space.state.charge(Resident::Swap, 1);
+            space.uncharge(Resident::Ram, 1);
+            space.charge(Resident::Swap, 1);
             Entry::Swap { slot }.encode()
         });
         if mappings > 0 {

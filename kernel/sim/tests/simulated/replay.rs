@@ -3,10 +3,10 @@
 //! The other side is what stands in simulated memory: the tables as the machine holds them, the kinds in the descriptors.
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferry_mm::address::PAGE_BYTES;
+use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::{DeviceFrame, FrameKind};
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
-use ferry_mm::space::{Protection, Space};
+use ferry_mm::space::{AreaKind, Protection, Residency, Resident, Space, SpaceId};
 use ferry_mm::trace::Event;
 use ferry_sim::{Sim, World};
 use x86_64::structures::paging::page_table::PageTableLevel;
@@ -21,7 +21,10 @@ pub struct Replay<'w> {
     world: &'w World,
     /// Entries of every level that are not empty, by space, level and first address.
     entries: BTreeMap<(u16, PageTableLevel, u64), RawEntry>,
-    areas: BTreeMap<u16, BTreeMap<u64, Protection>>,
+    areas: BTreeMap<u16, BTreeMap<u64, (Protection, AreaKind)>>,
+    charged: BTreeMap<u16, Residency>,
+    /// Announcements that listeners have not seen the end of.
+    announced: Vec<(u16, PageRange)>,
     taken: BTreeSet<u64>,
     taken_on_devices: BTreeSet<DeviceFrame>,
 }
@@ -46,7 +49,15 @@ impl<'w> Replay<'w> {
         assert_eq!(world.manager().spaces().count(), 0);
         world.sim().listen();
         let taken = numbers(world.manager().memory().descriptors());
-        Self { world, entries: BTreeMap::new(), areas: BTreeMap::new(), taken, taken_on_devices: BTreeSet::new() }
+        Self {
+            world,
+            entries: BTreeMap::new(),
+            areas: BTreeMap::new(),
+            charged: BTreeMap::new(),
+            announced: Vec::new(),
+            taken,
+            taken_on_devices: BTreeSet::new(),
+        }
     }
 
     /// Takes the events since the last time, and compares what they tell with what is.
@@ -54,6 +65,7 @@ impl<'w> Replay<'w> {
         for (_, event) in self.world.sim().take_events() {
             self.take(&event);
         }
+        assert_eq!(self.announced, [], "announcements without an end");
         assert_eq!(self.taken, numbers(self.world.manager().memory().descriptors()), "RAM frames in use");
         for device in self.world.manager().devices() {
             let told: BTreeSet<u64> = self
@@ -85,11 +97,24 @@ impl<'w> Replay<'w> {
             }
         });
         assert_eq!(told(PageTableLevel::One), leaves, "leaf entries of space {number}");
+        // What is charged is held against the entries by the audit.
+        assert_eq!(self.charged.get(&number).copied(), Some(space.resident()), "pages counted of space {number}");
         let areas = self.areas.get(&number);
         for index in 0..WATCHED_PAGES {
             let page = pages(index, 1).start();
             let known = areas.and_then(|areas| areas.get(&page.start_address().as_u64())).copied();
-            assert_eq!(known, space.area(page).map(|area| area.protection), "{:#x}", at(index, 0));
+            let area = space.area(page).map(|area| (area.protection, area.kind));
+            assert_eq!(known, area, "{:#x}", at(index, 0));
+        }
+    }
+
+    fn count(&mut self, space: SpaceId, resident: Resident) -> &mut u64 {
+        let charged = self.charged.get_mut(&space.number()).expect("a living space");
+        match resident {
+            Resident::Ram => &mut charged.ram,
+            Resident::Zero => &mut charged.zero,
+            Resident::Device => &mut charged.device,
+            Resident::Swap => &mut charged.swap,
         }
     }
 
@@ -98,22 +123,34 @@ impl<'w> Replay<'w> {
             Event::SpaceCreated { space, .. } => {
                 assert!(self.entries.keys().all(|(number, ..)| *number != space.number()), "{event:?}");
                 self.areas.insert(space.number(), BTreeMap::new());
+                self.charged.insert(space.number(), Residency::default());
             }
             Event::SpaceDestroyed { space } => {
                 assert_eq!(self.areas.remove(&space.number()), Some(BTreeMap::new()), "{event:?}");
+                assert_eq!(self.charged.remove(&space.number()), Some(Residency::default()), "{event:?}");
             }
             Event::Forked { parent, child } => {
                 let areas = self.areas[&parent.number()].clone();
                 self.areas.insert(child.number(), areas);
             }
-            Event::Areas { space, range, protection } => {
+            Event::Areas { space, range, area } => {
                 let areas = self.areas.get_mut(&space.number()).expect("a living space");
                 for address in (0..range.pages()).map(|index| range.start_address().as_u64() + index * PAGE_BYTES) {
-                    match protection {
-                        Some(protection) => drop(areas.insert(address, protection)),
+                    match area {
+                        Some(area) => drop(areas.insert(address, area)),
                         None => drop(areas.remove(&address)),
                     }
                 }
+            }
+            Event::Charged { space, resident, pages } => *self.count(space, resident) += pages,
+            Event::Uncharged { space, resident, pages } => {
+                let count = self.count(space, resident);
+                *count = count.checked_sub(pages).unwrap_or_else(|| panic!("{event:?} of fewer"));
+            }
+            Event::Announced { space, range, .. } => self.announced.push((space.number(), range)),
+            Event::AnnouncementEnds { space, range } => {
+                let open = self.announced.iter().position(|open| *open == (space.number(), range));
+                self.announced.swap_remove(open.unwrap_or_else(|| panic!("{event:?} without a beginning")));
             }
             Event::Entry { space: None, .. } => panic!("nobody changes tables of the kernel: {event:?}"),
             Event::Entry { space: Some(space), address, level, old, new } => {
@@ -140,6 +177,7 @@ impl<'w> Replay<'w> {
             | Event::Fault { .. }
             | Event::Flush { .. }
             | Event::Migration { .. }
+            | Event::Moved { .. }
             | Event::Stays { .. }
             | Event::EvictionBegins { .. }
             | Event::EvictionEnds { .. }

@@ -4,7 +4,7 @@ const app = {
   position: 0,
   chosen: null,
   followed: null,
-  filters: new Set(GROUPS),
+  filters: new Set(GROUPS.filter((group) => !Group[group].off)),
   timer: null,
   tab: "story",
 
@@ -156,7 +156,7 @@ const app = {
       const every = Math.max(1, Math.floor(index.cells.length / 256));
       for (let cell = 0; cell < index.cells.length; cell += every) used.page.add(state.page(cell));
       const everyFrame = Math.max(1, Math.floor(index.frames.length / 256));
-      for (let frame = 0; frame < index.frames.length; frame += everyFrame) used.frame.add(state.frame(frame));
+      for (let frame = 0; frame < index.frames.length; frame += everyFrame) used.frame.add(lookOf("frame", state, frame));
     }
     const entry = (kind, look) => {
       const [name, text, meaning] = Looks[kind][look];
@@ -167,7 +167,8 @@ const app = {
     legend.append(element("b", "", "Pages "), ...[...used.page].sort((x, y) => x - y).map((look) => entry("page", look)));
     const stale = element("span", "key", element("span", "swatch stale"), " a TLB may hold an older translation");
     legend.append(stale, element("b", "", " Frames "), ...[...used.frame].sort((x, y) => x - y).map((look) => entry("frame", look)));
-    legend.append(element("b", "", " Arrows "), element("span", "key", element("span", "swatch names"), " the entry names this frame"), element("span", "key", element("span", "swatch copies"), " bytes are copied"));
+    legend.append(element("b", "", " Arrows "), element("span", "key", element("span", "swatch names"), " the entry names this frame"),
+      element("span", "key", element("span", "swatch moves"), " so does the entry of a page on its way"), element("span", "key", element("span", "swatch copies"), " bytes are copied"));
   },
 
   buildControls() {
@@ -193,7 +194,7 @@ const app = {
     for (const group of GROUPS) {
       const box = element("input");
       box.type = "checkbox";
-      box.checked = true;
+      box.checked = this.filters.has(group);
       box.addEventListener("change", () => {
         if (box.checked) this.filters.add(group); else this.filters.delete(group);
         timeline.repaint();

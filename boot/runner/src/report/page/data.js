@@ -7,7 +7,8 @@ const Kind = {
   SpaceCreated: 1, SpaceDestroyed: 2, Forked: 3, Entered: 4, Left: 5, Areas: 6, Entry: 7, FaultRaised: 8, FaultHandled: 9,
   Flush: 10, FlushLost: 11, Migration: 12, Stays: 13, EvictionBegins: 14, EvictionEnds: 15, FrameTaken: 16, FrameFreed: 17,
   Device: 18, DeviceFrameTaken: 19, DeviceFrameFreed: 20, Copied: 21, Pinned: 22, Unpinned: 23, DeviceWorked: 24, Step: 25,
-  Loaded: 26, Stored: 27, Lost: 28, DiskWritten: 29, DiskRead: 30,
+  Loaded: 26, Stored: 27, Lost: 28, DiskWritten: 29, DiskRead: 30, Moved: 31, Cleared: 32, Charged: 33, Uncharged: 34,
+  Announced: 35, AnnouncementEnds: 36,
 };
 
 const PAGE_BYTES = 4096;

@@ -13,10 +13,13 @@ const readColours = () => {
 const DARK_TEXT = new Set(["readonly", "moving", "exclusive", "inhand", "mapped", "swapped", "pinned"]);
 const PLAIN = new Set(["untouched", "free", "zero", "kernel", ""]);
 
+// So many items of a grid have room for their names.
+const LABELLED = 64;
+
 class Grid {
-  // `look` gives the number of an item's look, `labels` its two lines of text.
-  constructor(container, title, kind, items, look, labels) {
-    Object.assign(this, { kind, items, look, labels });
+  // `labels` gives the two lines of text of an item.
+  constructor(container, title, kind, items, labels) {
+    Object.assign(this, { kind, items, labels });
     this.box = document.createElement("div");
     this.box.className = "group";
     this.heading = document.createElement("h3");
@@ -37,22 +40,23 @@ class Grid {
   }
 
   title(item) {
-    const [, name, meaning] = Looks[this.kind][this.look(model.at(app.position), item)];
+    const [, name, meaning] = Looks[this.kind][lookOf(this.kind, model.at(app.position), item)];
     return `${this.labels(model.at(app.position), item).join(" · ")}: ${name}. ${meaning}`;
   }
 
   // Chooses the size of the cells so that all fit into `height`.
   layout(height) {
     const width = this.box.clientWidth, n = this.items.length;
-    const fits = (w, h) => Math.ceil(n / Math.max(1, Math.floor(width / (w + 3)))) * (h + 3) <= height;
-    if (n <= 64) {
+    const gapOf = (size) => (size > 8 ? 2 : 1);
+    const fits = (size) => Math.ceil(n / Math.max(1, Math.floor(width / (size + gapOf(size))))) * (size + gapOf(size)) <= height;
+    if (n <= LABELLED) {
       this.columns = Math.max(1, Math.min(n, Math.floor(width / 82)));
       this.cell = { w: Math.floor(width / this.columns) - 4, h: n <= 24 ? 44 : 38, gap: 4 };
       this.cell.w = Math.min(this.cell.w, 112);
     } else {
       let size = 26;
-      while (size > 3 && !fits(size, size)) size--;
-      const gap = size > 8 ? 2 : 1;
+      while (size > 2 && !fits(size)) size--;
+      const gap = gapOf(size);
       this.cell = { w: size, h: size, gap };
       this.columns = Math.max(1, Math.floor(width / (size + gap)));
     }
@@ -92,7 +96,7 @@ class Grid {
     const large = w >= 60;
     for (let slot = 0; slot < this.items.length; slot++) {
       const item = this.items[slot], [x, y] = this.place(slot);
-      const name = Looks[this.kind][this.look(state, item)][0];
+      const name = Looks[this.kind][lookOf(this.kind, state, item)][0];
       if (name === "") {
         if (w > 8) { pen.strokeStyle = Colours.line; pen.setLineDash([2, 3]); pen.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1); pen.setLineDash([]); }
       } else {
@@ -149,7 +153,7 @@ class Grid {
   }
 
   stale(pen, x, y, w, h) {
-    const size = Math.max(3, Math.min(11, w / 4));
+    const size = Math.max(3, Math.min(16, w / 4));
     pen.fillStyle = Colours.stale;
     pen.beginPath(); pen.moveTo(x + w, y); pen.lineTo(x + w - size, y); pen.lineTo(x + w, y + size); pen.fill();
   }
@@ -172,7 +176,9 @@ const grids = (() => {
   const numbered = (list, test) => list.map((_, i) => i).filter((i) => test(list[i]));
   const pageLabels = (state, cell) => {
     const { space, page } = index.cells[cell];
-    return [pageText(space, page), Looks.page[state.page(cell)][1]];
+    const frame = frameOfEntry(state.lo[cell], state.hi[cell]), pinned = frame && state.pins[index.frameAt(...frame)];
+    const what = Looks.page[state.page(cell)][1] + (pinned ? ", pinned" : "");
+    return [pageText(space, page), state.stale.has(cell) ? what + ", stale TLB" : what];
   };
   const frameLabels = (state, frame) => {
     const look = state.frame(frame), name = "0x" + hex(index.frames[frame].number);
@@ -185,23 +191,26 @@ const grids = (() => {
     return [name, Looks.frame[look][1]];
   };
   for (const space of new Set(index.cells.map((cell) => cell.space))) {
-    all.push(new Grid(container("pages"), `Space ${space}`, "page", numbered(index.cells, (cell) => cell.space === space),
-      (state, cell) => state.page(cell), pageLabels));
+    all.push(new Grid(container("pages"), `Space ${space}`, "page", numbered(index.cells, (cell) => cell.space === space), pageLabels));
     all[all.length - 1].space = space;
   }
   const frames = (id, title, kind) => {
     const items = numbered(index.frames, (frame) => frame.kind === kind);
-    if (items.length) all.push(new Grid(container(id), title, "frame", items, (state, frame) => state.frame(frame), frameLabels));
+    if (items.length) all.push(new Grid(container(id), title, "frame", items, frameLabels));
   };
   frames("ram", "RAM", 0);
   for (const kind of new Set(index.frames.map((frame) => frame.kind))) if (kind > 0) frames("device", `Device ${kind - 1}`, kind);
   if (!document.querySelector("#device .group")) document.getElementById("device").hidden = true;
 
+  // Few items: the board is as high as they need, and the inspector gets the rest.
+  const isSmall = all.every((grid) => grid.items.length <= LABELLED);
+  document.querySelector("main").classList.toggle("small", isSmall);
+
   const layout = () => {
     for (const world of ["pages", "ram", "device"]) {
       const mine = all.filter((grid) => grid.box.closest(".world").id === world);
       const total = mine.reduce((sum, grid) => sum + grid.items.length, 0);
-      const room = document.getElementById("board").clientHeight - 72 - mine.length * 30;
+      const room = document.getElementById("board").clientHeight - 72 - mine.length * 38;
       for (const grid of mine) grid.layout(Math.max(60, room * grid.items.length / total));
     }
   };
@@ -217,16 +226,22 @@ const grids = (() => {
         const alive = state.spaces.has(grid.space);
         grid.box.classList.toggle("gone", !alive);
         const cpus = [...state.entered].filter(([, space]) => space === grid.space).map(([cpu]) => `CPU ${cpu}`);
-        grid.note.textContent = !alive ? "not there" : cpus.length ? `in use by ${cpus.join(", ")}` : "";
+        grid.note.textContent = !alive ? "not there" : [cpus.length ? `in use by ${cpus.join(", ")}` : "not in use", countsText(state, grid.space)].filter(Boolean).join(" · ");
       }
       grid.draw(state, marks[grid.kind]);
     }
     arrows(state, cell, frame);
   };
 
+  // What a space counts: [RAM, zero, device, swap].
+  const countsText = (state, space) => {
+    const names = ["in RAM", "zero page", "on device", "swapped"];
+    return (state.charged.get(space) ?? []).map((count, kind) => (count ? `${grouped(count)} ${names[kind]}` : "")).filter(Boolean).join(", ");
+  };
+
   const arrow = (from, to, name) => {
     // An arc above the cells: it leaves and arrives from above, so that it hides few labels.
-    const rise = Math.min(from[1], to[1]) - 34, [x1, y1] = from, [x2, y2] = to;
+    const rise = Math.min(from[1], to[1]) - 14, [x1, y1] = from, [x2, y2] = to;
     const path = `M${x1},${y1} C${x1 + (x2 - x1) * 0.15},${rise} ${x2 - (x2 - x1) * 0.08},${rise} ${x2},${y2}`;
     return `<path class="halo" d="${path}"/><path class="${name}" d="${path}" marker-end="url(#tip-${name})"/>`;
   };

@@ -106,7 +106,7 @@ const inspector = (() => {
       showNow(past);
       return;
     }
-    const frame = index.frames[chosen.item], look = Looks.frame[state.frame(chosen.item)];
+    const frame = index.frames[chosen.item], look = Looks.frame[lookOf("frame", state, chosen.item)];
     heading.append(frame.kind === 0 ? "RAM frame 0x" + hex(frame.number) : `Frame 0x${hex(frame.number)} of device ${frame.kind - 1}`);
     panel.append(element("div", "chosen", heading, element("span", `look ${look[0]}`, look[1]), element("span", "", look[2]), mode));
     const pages = state.pagesOf(chosen.item).map((cell) => {
@@ -127,7 +127,6 @@ const inspector = (() => {
 const costsPanel = (() => {
   const panel = document.getElementById("costs");
   const PHASE_CLASSES = ["collect", "unmap", "copying", "finalize"];
-  const time = (us) => (us >= 1000 ? `${(us / 1000).toFixed(1)} ms` : `${us.toFixed(us < 10 ? 1 : 0)} µs`);
   const median = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 2)];
 
   const build = () => {
@@ -145,18 +144,18 @@ const costsPanel = (() => {
       for (const phase of one.phases) {
         const piece = element("span", PHASE_CLASSES[phase.phase]);
         piece.style.flexGrow = String(Math.max(0.001, microseconds(phase.end) - microseconds(phase.begin)));
-        piece.title = `${PHASES[phase.phase]}: ${time(microseconds(phase.end) - microseconds(phase.begin))}`;
+        piece.title = `${PHASES[phase.phase]}: ${timeText(microseconds(phase.end) - microseconds(phase.begin))}`;
         bar.append(piece);
       }
       const reasons = [...one.stays].map(([name, count]) => `${count} stayed: ${name}`).join(", ");
-      const text = `${one.moved} of ${one.pages} moved${reasons ? ", " + reasons : ""}; ${time(total)}` + (one.phases.length ? `, ${one.flushes} flush${one.flushes === 1 ? "" : "es"}` : "");
+      const text = `${one.moved} of ${one.pages} moved${reasons ? ", " + reasons : ""}; ${timeText(total)}` + (one.phases.length ? `, ${one.flushes} flush${one.flushes === 1 ? "" : "es"}` : "");
       const card = element("div", "migration", jump(one.begin, title), element("small", "", text), bar);
       panel.append(card);
       one.card = card;
     }
     if (!migrations.length) panel.append(element("p", "", "No call moved pages in this run."));
     panel.append(element("h3", "", "Faults"));
-    panel.append(table("faults", ["outcome", "how often", "median"], [...faultCosts].map(([name, list]) => [OUTCOMES[name] ?? name, grouped(list.length), time(median(list))])));
+    panel.append(table("faults", ["outcome", "how often", "median", "longest"], [...faultCosts].map(([name, list]) => [OUTCOMES[name] ?? name, grouped(list.length), timeText(median(list)), timeText(list.reduce((x, y) => Math.max(x, y), 0))])));
     const places = new Map();
     for (let i = 0; i < data.length; i++) if (data.kind[i] === Kind.FaultRaised) places.set(data.c[i], (places.get(data.c[i]) ?? 0) + 1);
     if (places.size) {

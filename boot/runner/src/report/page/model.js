@@ -69,7 +69,7 @@ const index = (() => {
     if (kind === Kind.Left) spaceOfCpu.delete(data.cpu[i]);
     entered[i] = spaceOfCpu.get(data.cpu[i]) ?? 0xff;
     const space = [Kind.FaultRaised, Kind.Loaded, Kind.Stored].includes(kind) ? entered[i] : spaceOf(i);
-    const isOfPage = [Kind.Entry, Kind.FaultRaised, Kind.FaultHandled, Kind.Stays, Kind.Pinned, Kind.Loaded, Kind.Stored];
+    const isOfPage = [Kind.Entry, Kind.FaultRaised, Kind.FaultHandled, Kind.Moved, Kind.Stays, Kind.Pinned, Kind.Loaded, Kind.Stored];
     if (isOfPage.includes(kind) && !(kind === Kind.Entry && levelOf(i) > 1)) {
       const cell = cellAt(space, pageOf(i));
       if (cell >= 0) cellEvents[cell].push(i);
@@ -82,7 +82,7 @@ const index = (() => {
       case Kind.DeviceFrameTaken: case Kind.DeviceFrameFreed: touch(frameAt(data.a[i] + 1, data.b[i])); break;
       case Kind.DiskWritten: case Kind.DiskRead: touch(frameAt(0, data.b[i])); break;
       case Kind.Copied: touch(frameAt(data.a[i], data.b[i])); touch(frameAt(data.c[i], data.d[i])); break;
-      case Kind.Pinned: case Kind.Unpinned: touch(frameAt(data.c[i], data.d[i])); break;
+      case Kind.Pinned: case Kind.Unpinned: case Kind.Cleared: touch(frameAt(data.c[i], data.d[i])); break;
       case Kind.Entry: if (levelOf(i) === 1) {
         for (const [lo, hi] of [[data.c[i], data.d[i]], [data.e[i], data.f[i]]]) {
           const frame = frameOfEntry(lo, hi);
@@ -100,7 +100,8 @@ class State {
     this.position = 0;
     this.lo = new Uint32Array(n);
     this.hi = new Uint32Array(n);
-    this.area = new Uint8Array(n);
+    // The protection plus one, and the kind of area in the upper byte; 0 where no area is.
+    this.area = new Uint16Array(n);
     this.use = new Uint8Array(m).fill(Use.Free);
     this.table = new Uint8Array(m);
     this.names = new Uint16Array(m);
@@ -111,6 +112,8 @@ class State {
     this.spaces = new Map();
     this.entered = new Map();
     this.stale = new Map();
+    // Pages that each space counts: in RAM, zero, on devices, swapped out.
+    this.charged = new Map();
     index.frames.forEach((frame, i) => {
       if (frame.kind !== 0) return;
       const run = head.frames.find(([first, count]) => frame.number >= first && frame.number < first + count);
@@ -122,7 +125,7 @@ class State {
     const copy = Object.create(State.prototype);
     copy.position = this.position;
     for (const name of ["lo", "hi", "area", "use", "table", "names", "moving", "pins"]) copy[name] = this[name].slice();
-    for (const name of ["upper", "spaces", "entered", "stale"]) copy[name] = new Map(this[name]);
+    for (const name of ["upper", "spaces", "entered", "stale", "charged"]) copy[name] = new Map(this[name]);
     return copy;
   }
 
@@ -132,6 +135,7 @@ class State {
     switch (data.kind[i]) {
       case Kind.SpaceCreated:
         this.spaces.set(data.a[i], data.b[i]);
+        this.charged.set(data.a[i], [0, 0, 0, 0]);
         this.setTable(data.b[i], 4);
         break;
       case Kind.SpaceDestroyed:
@@ -153,7 +157,7 @@ class State {
         const space = spaceOf(i), first = pageOf(i);
         for (let page = first; page < first + data.c[i]; page++) {
           const cell = index.cellAt(space, page);
-          if (cell >= 0) this.area[cell] = data.d[i];
+          if (cell >= 0) this.area[cell] = data.d[i] | data.e[i] << 8;
         }
         break;
       }
@@ -171,9 +175,16 @@ class State {
         break;
       case Kind.DeviceFrameTaken: this.use[index.frameAt(data.a[i] + 1, data.b[i])] = Use.Taken; break;
       case Kind.DeviceFrameFreed: this.use[index.frameAt(data.a[i] + 1, data.b[i])] = Use.Free; break;
+      case Kind.Charged: this.charge(i, data.c[i]); break;
+      case Kind.Uncharged: this.charge(i, -data.c[i]); break;
       case Kind.Pinned: this.pins[index.frameAt(data.c[i], data.d[i])]++; break;
       case Kind.Unpinned: this.pins[index.frameAt(data.c[i], data.d[i])]--; break;
     }
+  }
+
+  // The list is replaced, not changed: keyframes share it.
+  charge(i, pages) {
+    this.charged.set(spaceOf(i), this.charged.get(spaceOf(i)).map((count, kind) => (kind === data.d[i] ? count + pages : count)));
   }
 
   setTable(number, level) {
@@ -275,11 +286,17 @@ class State {
   // The same text as Replay::dump in view.rs.
   dump() {
     const lines = [];
+    let last = -1;
+    const counts = (space) => lines.push(`space ${space} ${this.charged.get(space).join(" ")}\n`);
+    const spaces = [...this.spaces.keys()].sort((x, y) => x - y);
     index.cells.forEach(({ space, page }, cell) => {
       if (!this.area[cell]) return;
+      for (const other of spaces) if (other > last && other <= space) counts(other);
+      last = Math.max(last, space);
       const raw = (BigInt(this.hi[cell]) << 32n | BigInt(this.lo[cell])).toString(16);
-      lines.push(`page ${space} ${hex(page)} ${raw} ${this.page(cell)} ${(this.stale.get(cell) ?? []).length}\n`);
+      lines.push(`page ${space} ${hex(page)} ${(this.area[cell] & 0xff) - 1} ${this.area[cell] >>> 8} ${raw} ${this.page(cell)} ${(this.stale.get(cell) ?? []).length}\n`);
     });
+    for (const other of spaces) if (other > last) counts(other);
     index.frames.forEach(({ kind, number }, frame) => {
       const place = kind === 0 ? `ram ${hex(number)}` : `device ${kind - 1} ${hex(number)}`;
       lines.push(`${place} ${this.frame(frame)}\n`);
@@ -288,10 +305,18 @@ class State {
   }
 }
 
+// Stores that happened although the entry forbids them: a CPU used an older translation.
+const forbiddenStores = new Set();
+
 const model = (() => {
   const keyframes = [new State()];
   const state = keyframes[0].clone();
   while (state.position < data.length) {
+    const i = state.position;
+    if (data.kind[i] === Kind.Stored) {
+      const cell = index.cellAt(index.entered[i], pageOf(i));
+      if (cell >= 0 && !((state.lo[cell] & 1) && (state.lo[cell] & 2))) forbiddenStores.add(i);
+    }
     state.step();
     if (state.position % KEYFRAME_EVENTS === 0) keyframes.push(state.clone());
   }

@@ -45,16 +45,13 @@ const migrations = (() => {
   return list.sort((x, y) => x.begin - y.begin);
 })();
 
-// Faults that brought a page home or mapped one, with their cost in microseconds.
+// What faults cost, in microseconds, by outcome.
 const faultCosts = (() => {
-  const raised = new Map(), costs = new Map();
-  for (let i = 0; i < data.length; i++) {
-    if (data.kind[i] === Kind.FaultRaised) raised.set(data.cpu[i], i);
-    if (data.kind[i] !== Kind.FaultHandled || !raised.has(data.cpu[i])) continue;
+  const costs = new Map();
+  for (const [i, took] of faultTimes) {
     const name = head.names[data.d[i]], list = costs.get(name) ?? [];
-    list.push(microseconds(i) - microseconds(raised.get(data.cpu[i])));
+    list.push(took);
     costs.set(name, list);
-    raised.delete(data.cpu[i]);
   }
   return costs;
 })();
@@ -62,7 +59,7 @@ const faultCosts = (() => {
 const timeline = (() => {
   const canvas = document.getElementById("timeline");
   const STEP_HEIGHT = 20, MIGRATION_HEIGHT = 14, HEIGHT = 96, COLOURS = {
-    program: "#999999", fault: "#D55E00", entry: "#0072B2", flush: "#CC79A7", migration: "#E69F00", copy: "#009E73", frame: "#56B4E9", space: "#7a6fb0",
+    program: "#999999", fault: "#D55E00", entry: "#0072B2", flush: "#CC79A7", migration: "#E69F00", copy: "#009E73", frame: "#56B4E9", space: "#7a6fb0", count: "#b0a08a",
   };
   let picture = null, width = 0;
   const x = (position) => (position / Math.max(1, data.length)) * width;

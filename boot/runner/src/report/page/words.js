@@ -4,23 +4,25 @@ const Group = {
   program: { name: "program", title: "What the program does, and steps of the story" },
   fault: { name: "faults", title: "Page faults, raised and handled" },
   entry: { name: "entries", title: "Changes of page-table entries" },
-  flush: { name: "flushes", title: "What CPUs are told to forget" },
+  flush: { name: "flushes", title: "What CPUs, and devices that look along, are told to forget" },
   migration: { name: "migrations", title: "Phases of migrations, evictions, pages that stay" },
-  copy: { name: "copies", title: "Bytes of pages, and the device's work" },
+  copy: { name: "copies", title: "Bytes of pages copied or cleared, and the device's work" },
   frame: { name: "frames", title: "Frames taken and freed, pins" },
   space: { name: "spaces", title: "Spaces and areas" },
+  count: { name: "counts", title: "How many pages each space counts, by kind; off at first, because it follows from the rest", off: true },
 };
 const GROUPS = Object.keys(Group);
 
 const groupOfKind = (() => {
-  const groups = new Array(31).fill("space");
+  const groups = new Array(37).fill("space");
   const set = (group, ...kinds) => kinds.forEach((kind) => { groups[kind] = group; });
   set("program", Kind.Step, Kind.Loaded, Kind.Stored);
   set("fault", Kind.FaultRaised, Kind.FaultHandled);
   set("entry", Kind.Entry);
-  set("flush", Kind.Flush, Kind.FlushLost);
-  set("migration", Kind.Migration, Kind.Stays, Kind.EvictionBegins, Kind.EvictionEnds);
-  set("copy", Kind.Copied, Kind.DeviceWorked, Kind.DiskWritten, Kind.DiskRead);
+  set("flush", Kind.Flush, Kind.FlushLost, Kind.Announced, Kind.AnnouncementEnds);
+  set("count", Kind.Charged, Kind.Uncharged);
+  set("migration", Kind.Migration, Kind.Moved, Kind.Stays, Kind.EvictionBegins, Kind.EvictionEnds);
+  set("copy", Kind.Copied, Kind.Cleared, Kind.DeviceWorked, Kind.DiskWritten, Kind.DiskRead);
   set("frame", Kind.FrameTaken, Kind.FrameFreed, Kind.DeviceFrameTaken, Kind.DeviceFrameFreed, Kind.Pinned, Kind.Unpinned);
   return groups;
 })();
@@ -51,6 +53,32 @@ const OUTCOMES = {
   "came-home": "the page came home from its device",
 };
 
+// Why a page stays.
+const REASONS = {
+  "pinned": "somebody uses its frame by its physical address",
+  "referenced": "somebody else still has a reference to its frame",
+  "already-there": "it is where it shall go",
+  "device-full": "the device has no room",
+  "busy": "another CPU works on it",
+  "empty": "there is nothing to move",
+};
+
+const AREA_KINDS = ["memory of its own", "memory that a fork shares for good", "a device's addresses", "a guard: every access is an error"];
+const RESIDENT = ["in RAM", "that are the zero page", "on a device", "on the swap disk"];
+
+// How long each fault took that was handled, in microseconds, by the event that ends it.
+const faultTimes = (() => {
+  const raised = new Map(), times = new Map();
+  for (let i = 0; i < data.length; i++) {
+    if (data.kind[i] === Kind.FaultRaised) raised.set(data.cpu[i], i);
+    if (data.kind[i] !== Kind.FaultHandled || !raised.has(data.cpu[i])) continue;
+    times.set(i, microseconds(i) - microseconds(raised.get(data.cpu[i])));
+    raised.delete(data.cpu[i]);
+  }
+  return times;
+})();
+const timeText = (us) => (us >= 1000 ? `${(us / 1000).toFixed(1)} ms` : `${us.toFixed(us < 10 ? 1 : 0)} µs`);
+
 // A load or a store of the program happens in the space that its CPU is in.
 const spaceOfCpuAt = (i) => index.entered[i];
 
@@ -64,7 +92,7 @@ const words = (i) => {
     case Kind.Left: return `CPU ${data.cpu[i]} leaves space ${data.a[i]} and forgets its translations`;
     case Kind.Areas: {
       const rights = ["none", "read", "read, write", "read, write"][(data.d[i] - 1) & 3];
-      return data.d[i] ? `an area: ${rangeText(space, page, data.c[i])} of space ${space} (${rights})`
+      return data.d[i] ? `an area: ${rangeText(space, page, data.c[i])} of space ${space} (${rights}; ${AREA_KINDS[data.e[i]]})`
         : `no area any more: ${rangeText(space, page, data.c[i])} of space ${space}`;
     }
     case Kind.Entry: {
@@ -81,7 +109,8 @@ const words = (i) => {
     }
     case Kind.FaultHandled: {
       const name = head.names[data.d[i]];
-      return `fault on ${pageText(space, page)} ${data.c[i] >> 8 ? "handled" : "refused"}: ${OUTCOMES[name] ?? name}`;
+      const took = faultTimes.has(i) ? ` after ${timeText(faultTimes.get(i))}` : "";
+      return `fault on ${pageText(space, page)} ${data.c[i] >> 8 ? "handled" : "refused"}${took}: ${OUTCOMES[name] ?? name}`;
     }
     case Kind.Flush: {
       const what = data.c[i] ? rangeText(space, page, data.c[i]) + ` of space ${space}` : `every page of space ${space}`;
@@ -95,7 +124,16 @@ const words = (i) => {
       if (phase === 5) return `migration ${where} over: ${data.f[i]} of ${data.c[i]} pages moved`;
       return `migration of ${range} ${where}, ${PHASES[phase]}: ${PHASE_WORDS[phase]}`;
     }
-    case Kind.Stays: return `${pageText(space, page)} of space ${space} stays: ${head.names[data.d[i]]}`;
+    case Kind.Moved: return `${pageText(space, page)} of space ${space} has moved`;
+    case Kind.Stays: {
+      const name = head.names[data.d[i]];
+      return `${pageText(space, page)} of space ${space} stays: ${name}${REASONS[name] ? `, ${REASONS[name]}` : ""}`;
+    }
+    case Kind.Announced: return `listeners have stopped using ${rangeText(space, page, data.c[i])} of space ${space}: ${head.names[data.d[i]]}`;
+    case Kind.AnnouncementEnds: return `listeners may use ${rangeText(space, page, data.c[i])} of space ${space} again`;
+    case Kind.Charged: return `space ${space} counts ${grouped(data.c[i])} more of its pages ${RESIDENT[data.d[i]]}`;
+    case Kind.Uncharged: return `space ${space} counts ${grouped(data.c[i])} fewer of its pages ${RESIDENT[data.d[i]]}`;
+    case Kind.Cleared: return `${frameText([data.c[i], data.d[i]])} is filled with zeros`;
     case Kind.EvictionBegins: return `eviction: every page on device ${data.a[i]} shall come home`;
     case Kind.EvictionEnds: return `eviction over: ${data.b[i]} pages came home, ${data.c[i]} did not`;
     case Kind.FrameTaken: case Kind.FrameFreed: {
@@ -113,7 +151,7 @@ const words = (i) => {
     case Kind.DiskRead: return `4096 bytes read: slot ${data.a[i]} of the swap disk → RAM frame 0x${hex(data.b[i])}`;
     case Kind.Step: return `step ${data.a[i]}: ${head.steps[data.a[i]]?.[0] ?? ""}`;
     case Kind.Loaded: return `the program in space ${spaceOfCpuAt(i)} loads 0x${hex(data.c[i])} from ${pageText(spaceOfCpuAt(i), page)}`;
-    case Kind.Stored: return `the program in space ${spaceOfCpuAt(i)} has stored 0x${hex(data.c[i])} to ${pageText(spaceOfCpuAt(i), page)}`;
+    case Kind.Stored: return `the program in space ${spaceOfCpuAt(i)} has stored 0x${hex(data.c[i])} to ${pageText(spaceOfCpuAt(i), page)}${forbiddenStores.has(i) ? ", though its entry forbids it: the TLB is stale" : ""}`;
     case Kind.Lost: return `${grouped(data.a[i])} records are missing here`;
     default: return "";
   }
@@ -123,7 +161,7 @@ const words = (i) => {
 const cellOf = (i) => {
   switch (data.kind[i]) {
     case Kind.Entry: return levelOf(i) === 1 ? index.cellAt(spaceOf(i), pageOf(i)) : -1;
-    case Kind.FaultHandled: case Kind.Stays: case Kind.Pinned: return index.cellAt(spaceOf(i), pageOf(i));
+    case Kind.FaultHandled: case Kind.Moved: case Kind.Stays: case Kind.Pinned: return index.cellAt(spaceOf(i), pageOf(i));
     case Kind.FaultRaised: case Kind.Loaded: case Kind.Stored: return index.cellAt(spaceOfCpuAt(i), pageOf(i));
     default: return -1;
   }
@@ -136,7 +174,7 @@ const framesOf = (i) => {
     case Kind.DeviceFrameTaken: case Kind.DeviceFrameFreed: return [index.frameAt(data.a[i] + 1, data.b[i])];
     case Kind.DiskWritten: case Kind.DiskRead: return [index.frameAt(0, data.b[i])];
     case Kind.Copied: return [index.frameAt(data.a[i], data.b[i]), index.frameAt(data.c[i], data.d[i])];
-    case Kind.Pinned: case Kind.Unpinned: return [index.frameAt(data.c[i], data.d[i])];
+    case Kind.Pinned: case Kind.Unpinned: case Kind.Cleared: return [index.frameAt(data.c[i], data.d[i])];
     default: return [];
   }
 };
@@ -168,5 +206,14 @@ const Looks = {
     ["moving", "on its way", "holds a page that is migrating"],
     ["pinned", "pinned", "holds a page that must not move"],
     ["zero", "zero page", "what untouched pages read as"],
+    ["device", "page on a device", "holds a page, in the device's memory"],
   ],
+};
+
+// The look of a page or a frame. Frames of devices that hold a page have the colour of pages that are there.
+const PAGE_ON_DEVICE = 9;
+const lookOf = (kind, state, item) => {
+  if (kind === "page") return state.page(item);
+  const look = state.frame(item);
+  return look === Frame.Page && index.frames[item].kind > 0 ? PAGE_ON_DEVICE : look;
 };

@@ -1,0 +1,43 @@
+//! What changes how many pages a space has of each kind, and tells of it. The counts are [`residency`](super::residency)'s.
+//!
+//! Locks: as there, the lock of the table whose entry changes, or the areas held exclusively. So a page is told to be counted
+//! before it is told to be counted no more.
+use super::Space;
+use super::residency::{OverLimit, Resident};
+use crate::machine::Machine;
+use crate::trace::{Event, record};
+
+impl<M: Machine> Space<'_, M> {
+    /// Counts `pages` more of one kind.
+    #[inline]
+    pub(crate) fn charge(self, resident: Resident, pages: u64) {
+        self.state.charges.add(resident, pages);
+        record(&self.manager.machine, || Event::Charged { space: self.id, resident, pages });
+    }
+
+    /// Counts `pages` new ones, all or none, within the limit.
+    ///
+    /// # Errors
+    /// [`OverLimit`]; nothing is counted then.
+    #[inline]
+    pub(crate) fn try_charge(self, resident: Resident, pages: u64) -> Result<(), OverLimit> {
+        self.state.charges.try_add(resident, pages)?;
+        record(&self.manager.machine, || Event::Charged { space: self.id, resident, pages });
+        Ok(())
+    }
+
+    /// Counts pages as another kind than before; the limit is not asked.
+    #[inline]
+    pub(crate) fn recharge(self, from: Resident, to: Resident, pages: u64) {
+        // In this order: counted twice for a moment, never not at all.
+        self.charge(to, pages);
+        self.uncharge(from, pages);
+    }
+
+    /// Counts `pages` less of one kind.
+    #[inline]
+    pub(crate) fn uncharge(self, resident: Resident, pages: u64) {
+        self.state.charges.remove(resident, pages);
+        record(&self.manager.machine, || Event::Uncharged { space: self.id, resident, pages });
+    }
+}
