@@ -27,7 +27,7 @@ refuse() {
 needs_qemu() {
     case ${1:-demo} in
     -h | --help | -V | --version) return 1 ;;
-    bench | demo | debug | mutants | report | soak | test | boot | -*) return 0 ;;
+    bench | demo | debug | mutants | report | shell | soak | test | boot | -*) return 0 ;;
     *) return 1 ;;
     esac
 }

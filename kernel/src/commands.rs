@@ -4,7 +4,7 @@ use crate::demo;
 use crate::disk;
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::memory::device;
-use crate::{bench, println, scenarios, soak, trace};
+use crate::{bench, println, scenarios, shell, soak, trace};
 use core::fmt;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::fw_cfg::{OPTIONS, OPTIONS_MAX_BYTES};
@@ -67,6 +67,7 @@ fn execute(options: &Options) -> ExitCode {
         Command::Scenario(scenario) => scenarios::run(scenario),
         Command::Bench => bench::run(),
         Command::Soak(soak) => soak::run(soak),
+        Command::Shell => shell::run(),
         Command::Demo => demo::run(options.inject, options.strict),
         #[cfg(feature = "tests")]
         Command::Test(selection) => crate::harness::run(selection),

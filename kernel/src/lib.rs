@@ -36,6 +36,7 @@ pub mod pci;
 pub mod ram;
 pub mod report;
 pub mod scenarios;
+pub mod shell;
 pub mod soak;
 pub mod trace;
 

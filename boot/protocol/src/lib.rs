@@ -23,5 +23,6 @@ pub mod fw_cfg;
 pub mod link;
 pub mod mark;
 pub mod options;
+pub mod shell;
 pub mod symbol;
 pub mod trace;

@@ -7,12 +7,12 @@
 //! Invariants:
 //! 1. The first record of a run is [`FromKernel::Hello`]; the host refuses another [`VERSION`].
 //! 2. The kernel waits, bounded, for exactly one [`FromHost`] after each [`FromKernel::Checkpoint`] and each
-//!    [`FromKernel::SoakRound`], and after nothing else. While it waits, it changes no page table and no migratable page.
+//!    [`FromKernel::SoakRound`], for one [`ToShell`] after each [`FromKernel::Prompt`], and after nothing else. While it waits, it changes no page table and no migratable page.
 //! 3. A frame is at most [`MAX_FRAME_BYTES`] long.
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 
 /// Longest encoded frame in bytes, the closing zero included.
 pub const MAX_FRAME_BYTES: usize = 512;
@@ -212,6 +212,16 @@ pub enum FromKernel<'a> {
     },
     /// The test started last has ended.
     TestEnded(TestEnd<'a>),
+    /// The shell has printed this line.
+    Text {
+        /// Without its end.
+        text: &'a str,
+    },
+    /// The shell waits for a [`ToShell`].
+    Prompt {
+        /// Whether the line before was done as it should be.
+        done: bool,
+    },
     /// A round of a soak is over, and everything in it holds. Shall there be another?
     SoakRound {
         /// Its number, from 0.
@@ -246,6 +256,15 @@ pub enum FromHost {
     Continue,
     /// The checkpoint does not hold; end the run as failed.
     Stop,
+}
+
+/// What the shell is told to do next: the answer to [`FromKernel::Prompt`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ToShell<'a> {
+    /// Do this; at most [`crate::shell::MAX_LINE_BYTES`] long.
+    Line(&'a str),
+    /// There is nothing more to do.
+    End,
 }
 
 /// Why a record could not be encoded or decoded.

@@ -21,6 +21,8 @@ pub enum Command<'a> {
     Bench,
     /// Do random things on all CPUs.
     Soak(Soak),
+    /// Do what a person says, line by line.
+    Shell,
 }
 
 /// Which random things are done. The host says after each round whether there shall be another.
@@ -236,6 +238,7 @@ impl<'a> Options<'a> {
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             match line.split_once('=') {
                 Some(("command", "demo")) => options.command = Command::Demo,
+                Some(("command", "shell")) => options.command = Command::Shell,
                 Some(("command", "list-tests")) => options.command = Command::ListTests,
                 Some(("command", "bench")) => options.command = Command::Bench,
                 Some(("test", name)) => options.command = Command::Test(Selection(name)),
@@ -258,6 +261,7 @@ impl fmt::Display for Options<'_> {
         match self.command {
             Command::Demo => writeln!(f, "command=demo")?,
             Command::ListTests => writeln!(f, "command=list-tests")?,
+            Command::Shell => writeln!(f, "command=shell")?,
             Command::Bench => writeln!(f, "command=bench")?,
             Command::Test(selection) => writeln!(f, "test={}", selection.0)?,
             Command::Scenario(scenario) => writeln!(f, "scenario={}", scenario.name())?,
@@ -288,6 +292,7 @@ mod tests {
         for command in [
             Command::Demo,
             Command::ListTests,
+            Command::Shell,
             Command::Bench,
             Command::Test(Selection::ALL),
             Command::Scenario(Scenario::PingPong),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ferry_protocol::options::{Inject, InjectStep, Scenario, Trace};
 
+use crate::arguments::{ShellArguments, SoakArguments};
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Refusal, STATUS_REFUSED};
 use crate::machine::{Accelerator, MOST_CPUS, MachineError, MachineOptions};
@@ -17,15 +18,13 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{bench, demo, doctor, mutants, report, run_dir, soak, sys, test_command};
+use crate::{bench, demo, doctor, mutants, report, run_dir, shell, soak, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether the interrupt key is for gdb, which then halts the machine, and not for this tool.
 static INTERRUPTS_ARE_GDBS: AtomicBool = AtomicBool::new(false);
-
-const SECONDS_PER_MINUTE: u32 = 60;
 
 /// What a shell reports for a process that a signal ended, less the signal's number.
 const SIGNAL_STATUS: i32 = 128;
@@ -56,6 +55,11 @@ enum Command {
     Test(TestArguments),
     /// Break the source on purpose, place by place, and see whether the tests notice
     Mutants(mutants::Options),
+    /// Map, migrate, fork, pin and look, line by line: a monitor with help, completion and scripts
+    #[command(mut_arg("memory", |memory| memory.default_value("64M")))]
+    #[command(mut_arg("vram", |vram| vram.default_value("2M")))]
+    #[command(mut_arg("swap", |swap| swap.default_value("16M")))]
+    Shell(ShellArguments),
     /// Do the demo under gdb, which knows pages: ferry walk, entry, areas, frame
     Debug(DebugArguments),
     /// Measure what operations cost, in guest instructions
@@ -168,25 +172,7 @@ struct BenchArguments {
 }
 
 #[derive(Args, Debug)]
-struct SoakArguments {
-    /// For how long
-    #[arg(long, value_name = "N", default_value = "1")]
-    minutes: NonZeroU32,
-    /// What all actions follow from [default: a new one, which is printed]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-    /// Stop after so many rounds, if the time is not over before
-    #[arg(long, value_name = "N")]
-    rounds: Option<NonZeroU32>,
-    /// Play this round of the seed again and again
-    #[arg(long, value_name = "R", requires = "seed")]
-    round: Option<u64>,
-    #[command(flatten)]
-    machine: MachineArguments,
-}
-
-#[derive(Args, Debug)]
-struct MachineArguments {
+pub(crate) struct MachineArguments {
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_cpus())]
     cpus: u32,
@@ -254,14 +240,6 @@ impl ReportArguments {
     }
 }
 
-impl SoakArguments {
-    fn into_options(self) -> Result<soak::Options, Refusal> {
-        let Self { minutes, seed, rounds, round, machine } = self;
-        let (length, rounds) = (seconds(minutes) * SECONDS_PER_MINUTE, rounds.map(|rounds| rounds.get().into()));
-        Ok(soak::Options { length, seed, rounds, round, machine: machine.try_into()? })
-    }
-}
-
 impl DemoArguments {
     fn into_options(self, kernel: Option<PathBuf>) -> Result<demo::Options, Refusal> {
         let trace = match (self.trace, &self.trace_out) {
@@ -307,11 +285,11 @@ fn parse_cpus() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(MOST_CPUS))
 }
 
-fn seconds(count: NonZeroU32) -> Duration {
+pub(crate) fn seconds(count: NonZeroU32) -> Duration {
     Duration::from_secs(count.get().into())
 }
 
-fn parse_trace(text: &str) -> Result<Trace, String> {
+pub(crate) fn parse_trace(text: &str) -> Result<Trace, String> {
     Trace::parse(text).ok_or_else(|| {
         let names: Vec<_> = Trace::NAMES.iter().map(|(name, _)| *name).collect();
         format!("the trace is one of {}", names.join(", "))
@@ -380,6 +358,7 @@ fn execute(command: Command) -> Result<(), Error> {
             let timeout = seconds(timeout);
             bench::run(&bench::Options { json, flame, save, timeout, verbose }, &mut Screen::new())
         }
+        Command::Shell(arguments) => shell::run(&arguments.into_options()?, &mut Screen::new()),
         Command::Soak(arguments) => soak::run(&arguments.into_options()?, &mut Screen::new()),
         Command::Doctor => doctor::run(),
     }

@@ -64,6 +64,9 @@ pub enum Refusal {
         /// Why it cannot.
         source: io::Error,
     },
+    /// The shell has nothing to read.
+    #[error(transparent)]
+    Shell(#[from] crate::shell::InputError),
     /// A program that is needed cannot be run.
     #[error("cannot run {program}: {source}; `./run.sh doctor` says what is missing")]
     Program {

@@ -16,6 +16,7 @@
 //! Exit status, everywhere: 0 done and verified, 1 the system under test failed, 2 usage or environment.
 #![deny(unsafe_code)]
 
+mod arguments;
 pub mod artifacts;
 pub mod bench;
 pub mod cli;
@@ -35,6 +36,7 @@ pub mod qemu;
 pub mod report;
 pub mod run_dir;
 pub mod screen;
+pub mod shell;
 pub mod size;
 pub mod soak;
 pub mod swap;

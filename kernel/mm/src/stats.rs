@@ -153,6 +153,13 @@ macro_rules! statistics {
             $($(#[doc = $doc])+ pub $field: u64,)+
         }
 
+        impl Counts {
+            /// Every counter with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field),)+].into_iter()
+            }
+        }
+
         impl Statistics {
             /// Reads every counter.
             pub fn read(&self) -> Counts {

@@ -27,12 +27,11 @@ use crate::trace::{self, Told};
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use ferry_mm::address::{PAGE_BYTES, PageRange};
-use ferry_mm::inject::Step;
 use ferry_mm::manager::Census;
 use ferry_mm::space::Protection;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::link::{Checkpoint, FromHost, FromKernel, Outcome, Stage};
-use ferry_protocol::options::{Inject, InjectStep};
+use ferry_protocol::options::Inject;
 use journey::{Journey, Share};
 use x86_64::VirtAddr;
 
@@ -78,7 +77,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
         return Err(DemoError::InputTooLarge { pages, frames, slots });
     }
     if let Some(Inject { step, count }) = inject {
-        manager.injector().arm(step_of(step), count);
+        manager.injector().arm(memory::step_of(step), count);
     }
     let mut outcome = Outcome { cpus: cpus::count() as u32, pages, ..Outcome::default() };
     let mut shares = Share::of_each(devices, pages);
@@ -109,7 +108,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
     outcome.swapped_in = counts.swapped_in;
     strict::drain();
     outcome.lost_homecomings = strict::lost();
-    outcome.inject_pending = inject.is_some_and(|inject| manager.injector().is_armed(step_of(inject.step)));
+    outcome.inject_pending = inject.is_some_and(|inject| manager.injector().is_armed(memory::step_of(inject.step)));
     count_leaks(&mut outcome, before, manager.census());
     link::send(&FromKernel::Outcome(outcome));
     log::info!(
@@ -140,17 +139,6 @@ fn populate(space: AddressSpace, range: PageRange, fw_cfg: &mut FwCfg, input: &F
         areas::store_bytes(INPUT_START + offset, chunk);
         offset += chunk.len() as u64;
         progress(Stage::Populated, offset / PAGE_BYTES, pages);
-    }
-}
-
-/// The memory manager's name for a step that the options name.
-fn step_of(step: InjectStep) -> Step {
-    match step {
-        InjectStep::Alloc => Step::Alloc,
-        InjectStep::DeviceAlloc => Step::DeviceAlloc,
-        InjectStep::Copy => Step::Copy,
-        InjectStep::DiskRead => Step::DiskRead,
-        InjectStep::DiskWrite => Step::DiskWrite,
     }
 }
 

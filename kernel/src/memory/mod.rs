@@ -28,9 +28,11 @@ use bootloader_api::info::MemoryRegion;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use ferry_mm::frame::OutOfFrames;
+use ferry_mm::inject::Step;
 use ferry_mm::lock::{Level, Once};
 use ferry_mm::machine::{CpuId, CpuSet, MAX_CPUS, Machine};
 use ferry_mm::space::{Space, SpaceId};
+use ferry_protocol::options::InjectStep;
 use protection::WritableAndExecutable;
 
 /// The kernel's memory manager.
@@ -137,4 +139,15 @@ pub fn run_in<R: Send>(space: AddressSpace, cpus: CpuSet, work: impl Fn(CpuId) -
 /// What there is of everything that can leak.
 pub fn census() -> ferry_mm::manager::Census {
     manager().census()
+}
+
+/// The memory manager's name for a step that the options name.
+pub fn step_of(step: InjectStep) -> Step {
+    match step {
+        InjectStep::Alloc => Step::Alloc,
+        InjectStep::DeviceAlloc => Step::DeviceAlloc,
+        InjectStep::Copy => Step::Copy,
+        InjectStep::DiskRead => Step::DiskRead,
+        InjectStep::DiskWrite => Step::DiskWrite,
+    }
 }

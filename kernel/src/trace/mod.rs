@@ -134,6 +134,14 @@ fn tell_now(event: Event) {
     STREAM.lock(&Hardware).tell(event);
 }
 
+/// Takes the oldest record out of the ring, still encoded; returns its length. `None` where the ring is empty or there is none.
+pub fn take(frame: &mut [u8; MAX_FRAME_BYTES]) -> Option<usize> {
+    let mut stream = STREAM.lock(&Hardware);
+    let record = stream.ring.as_mut()?.pop()?;
+    frame[..record.len()].copy_from_slice(record);
+    Some(record.len())
+}
+
 /// Ends the stream; what a ring keeps is sent. For the end of a run, whoever may be interrupted: it waits for no lock.
 pub fn end() {
     ON.store(false, Relaxed);

@@ -257,6 +257,14 @@ pub enum Failure {
         /// Of the file.
         expected: Hash,
     },
+    /// A line of the shell's script was not done.
+    #[error("line {number}, {line:?}, was not done; its error is above")]
+    NotDone {
+        /// Its number, from 1.
+        number: usize,
+        /// The line.
+        line: String,
+    },
     /// A round of a soak found something.
     #[error("{found}; play the round again with {again}")]
     Soak {

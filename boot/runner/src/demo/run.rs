@@ -168,6 +168,8 @@ impl Talk<'_> {
             | FromKernel::Test { .. }
             | FromKernel::TestStarted { .. }
             | FromKernel::TestEnded(_)
+            | FromKernel::Text { .. }
+            | FromKernel::Prompt { .. }
             | FromKernel::SoakRound { .. }
             | FromKernel::SoakViolation { .. }
             | FromKernel::SoakCount { .. } => return Err(Failure::Unexpected(format!("{record:?}"))),

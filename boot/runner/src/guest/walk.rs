@@ -5,6 +5,8 @@
 use std::fmt;
 
 use ferry_mm::page_table::entry::{Entry, LeafFlags, RawEntry};
+use ferry_mm::page_table::words::EntryWords;
+use x86_64::structures::paging::page_table::PageTableLevel;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::ram::Physical;
@@ -39,6 +41,15 @@ impl Level {
     /// The level's number.
     pub fn number(self) -> u8 {
         self.0
+    }
+
+    fn as_hardware(self) -> PageTableLevel {
+        match self.0 {
+            4 => PageTableLevel::Four,
+            3 => PageTableLevel::Three,
+            2 => PageTableLevel::Two,
+            _ => PageTableLevel::One,
+        }
     }
 
     fn may_be_leaf(self) -> bool {
@@ -137,53 +148,9 @@ pub fn walk(memory: &impl Physical, root: PhysAddr, address: VirtAddr) -> Result
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = words(self.level, self.raw);
+        let words = EntryWords { level: self.level.as_hardware(), entry: self.raw };
         write!(f, "L{}[{:3}]  {:#018x}  {words}", self.level.0, self.index, self.raw.0)
     }
-}
-
-/// What an entry means, in words.
-fn words(level: Level, raw: RawEntry) -> String {
-    match raw.decode() {
-        Entry::Empty => "empty".to_owned(),
-        Entry::Present { flags, .. } => {
-            let address = raw.0 & ADDRESS_MASK;
-            let leaf = level.0 == 1 || (level.may_be_leaf() && flags.contains(LeafFlags::HUGE));
-            match leaf {
-                true => format!("present, page frame p{address:#x}{}", flag_words(flags)),
-                false => format!("present, next table p{address:#x}"),
-            }
-        }
-        Entry::Swap { slot } => format!("not present: swapped out to slot {}", slot.number()),
-        Entry::Migrating { .. } => "not present: on its way (migrating)".to_owned(),
-        Entry::Device { frame, writable } => {
-            let rights = if writable { "writable" } else { "read-only" };
-            let (device, index) = (frame.device().number(), frame.index());
-            format!("not present: on device {device}, device frame {index}; {rights} when it comes home")
-        }
-        Entry::Exclusive { .. } => "not present: the device has exclusive access".to_owned(),
-        Entry::NoAccess { .. } => "not present: the area forbids every access".to_owned(),
-        Entry::Poison => "not present: poisoned, its contents are lost".to_owned(),
-        Entry::Unknown(_) => "no encoding that the memory manager knows".to_owned(),
-    }
-}
-
-fn flag_words(flags: LeafFlags) -> String {
-    let rights = if flags.contains(LeafFlags::WRITABLE) { ", writable" } else { ", read-only" };
-    let mut text = rights.to_owned();
-    for (flag, word) in [
-        (LeafFlags::USER, "user"),
-        (LeafFlags::ACCESSED, "accessed"),
-        (LeafFlags::DIRTY, "dirty"),
-        (LeafFlags::GLOBAL, "global"),
-        (LeafFlags::NO_EXECUTE, "no execute"),
-    ] {
-        if flags.contains(flag) {
-            text += ", ";
-            text += word;
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use ferry_device_model::{Model, ModelError};
 use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, FromHost, MAX_FRAME_BYTES};
+use ferry_protocol::link::{self, FromHost, LinkError, MAX_FRAME_BYTES, ToShell};
 use ferry_protocol::symbol::{CLOSE, OPEN};
 
 use super::command::{self, Boot, Files};
@@ -262,8 +262,20 @@ impl Machine {
     /// Where the link is closed: the machine has ended, which [`Machine::next`] will report.
     pub fn answer(&mut self, answer: FromHost) -> io::Result<()> {
         let mut buffer = [0; MAX_FRAME_BYTES];
-        let frame = link::encode(&answer, &mut buffer)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("{error:?}")))?;
+        self.send(link::encode(&answer, &mut buffer))
+    }
+
+    /// Answers the shell's prompt.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn tell(&mut self, next: &ToShell<'_>) -> io::Result<()> {
+        let mut buffer = [0; MAX_FRAME_BYTES];
+        self.send(link::encode(next, &mut buffer))
+    }
+
+    fn send(&mut self, frame: Result<&[u8], LinkError>) -> io::Result<()> {
+        let frame = frame.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("{error:?}")))?;
         self.link.write_all(frame)
     }
 

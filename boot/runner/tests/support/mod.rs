@@ -77,7 +77,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         Self {
             status: output.status.code().expect("the tool ends by itself"),
             out: String::from_utf8(output.stdout).unwrap(),

@@ -24,3 +24,4 @@ pub mod install;
 pub mod leaf_table;
 pub mod slot;
 pub mod walk;
+pub mod words;
