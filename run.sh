@@ -28,6 +28,8 @@ needs_qemu() {
     case ${1:-demo} in
     -h | --help | -V | --version) return 1 ;;
     bench | demo | debug | mutants | report | shell | soak | test | boot | -*) return 0 ;;
+    # Without a name it only says which experiments there are.
+    run) [[ -n ${2:-} ]] ;;
     *) return 1 ;;
     esac
 }

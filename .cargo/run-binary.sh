@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Cargo's runner: run-binary.sh PROGRAM [ARGUMENTS].
 #
-# A kernel carries the section .bootloader-config; `ferry` boots it. Anything else (host tools, tests of
+# A kernel carries the section .bootloader-config; `ferry` boots it, an example as the experiment that it is. Anything else (host tools, tests of
 # the host) is executed as it is.
 set -euo pipefail
 
@@ -26,4 +26,9 @@ directory=debug
 [[ ${#profile[@]} -eq 0 ]] || directory=release
 cd "$root"
 "${CARGO:-cargo}" build --locked --quiet "${profile[@]}" --package ferry --bin ferry
-exec "$target/$directory/ferry" boot "$program" "$@"
+# Cargo builds examples into a folder of their own.
+command=boot
+case $program in
+*/examples/*) command=boot-experiment ;;
+esac
+exec "$target/$directory/ferry" "$command" "$program" "$@"

@@ -23,6 +23,7 @@ const LINK_ARGUMENTS: &[&str] = &[
 fn main() {
     for argument in LINK_ARGUMENTS {
         println!("cargo::rustc-link-arg-bins={argument}");
+        println!("cargo::rustc-link-arg-examples={argument}");
     }
     println!("cargo::rerun-if-changed=build.rs");
 }

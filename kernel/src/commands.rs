@@ -4,7 +4,8 @@ use crate::demo;
 use crate::disk;
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::memory::device;
-use crate::{bench, println, scenarios, shell, soak, trace};
+use crate::trace::{self, NoStream};
+use crate::{bench, println, scenarios, shell, soak};
 use core::fmt;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::fw_cfg::{OPTIONS, OPTIONS_MAX_BYTES};
@@ -31,9 +32,20 @@ impl fmt::Display for OptionsError<'_> {
 
 /// Reads the options and does what they say.
 pub fn run() -> ExitCode {
+    follow(execute)
+}
+
+/// Reads the options, begins the event stream that they ask for, and does `work`.
+pub(crate) fn follow(work: impl FnOnce(&Options) -> ExitCode) -> ExitCode {
     let mut buffer = [0; OPTIONS_MAX_BYTES];
     match read(&mut buffer) {
-        Ok(options) => execute(&options),
+        Ok(options) => match begin_stream(options.trace) {
+            Ok(()) => work(&options),
+            Err(error) => {
+                println!("error: {error}");
+                ExitCode::BadOptions
+            }
+        },
         Err(error) => {
             println!("error: {error}");
             ExitCode::BadOptions
@@ -54,15 +66,15 @@ fn read(buffer: &mut [u8]) -> Result<Options<'_>, OptionsError<'_>> {
     Options::parse(text).map_err(OptionsError::BadLine)
 }
 
-fn execute(options: &Options) -> ExitCode {
-    if options.trace != Trace::Off {
+fn begin_stream(mode: Trace) -> Result<(), NoStream> {
+    if mode != Trace::Off {
         // Frames of devices and disk belong to the state in which the stream begins. What is wrong with one, the command says.
         let _ = (device::all(), disk::attach());
     }
-    if let Err(error) = trace::begin(options.trace) {
-        println!("error: {error}");
-        return ExitCode::BadOptions;
-    }
+    trace::begin(mode)
+}
+
+fn execute(options: &Options) -> ExitCode {
     match options.command {
         Command::Scenario(scenario) => scenarios::run(scenario),
         Command::Bench => bench::run(),
@@ -73,6 +85,10 @@ fn execute(options: &Options) -> ExitCode {
         Command::Test(selection) => crate::harness::run(selection),
         #[cfg(feature = "tests")]
         Command::ListTests => crate::harness::list(),
+        Command::Experiment => {
+            println!("error: this kernel has no experiment in it; boot one that is built from kernel/examples");
+            ExitCode::BadOptions
+        }
         #[cfg(not(feature = "tests"))]
         Command::Test(_) | Command::ListTests => {
             println!("error: this kernel has no tests in it; boot ferry-kernel-tests, built with --features tests");

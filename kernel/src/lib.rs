@@ -9,7 +9,7 @@
 //! 4. [`link`]: the host is told which records we speak.
 //! 5. [`memory`]: the memory manager takes over page tables and frames; guard pages go, the heap comes.
 //! 6. [`firmware`]: the other CPUs are started, and interrupts, which only CPUs send each other, are switched on.
-//! 7. [`commands`]: the options are read, and what they say is done.
+//! 7. [`commands`]: the options are read, and what they say is done; or the [`mod@experiment`] that the kernel was built for.
 //!
 //! No device interrupts; whoever waits polls, bounded by a [`clock::Deadline`].
 //! `unsafe` is allowed in [`arch`] and [`heap`] only.
@@ -18,13 +18,20 @@
 
 extern crate alloc;
 
+// `cargo test` compiles this crate to unwind, to see that the examples compile, and nothing runs what it makes. On stable only
+// `std` completes such a program; it then brings the handler of panics, too.
+#[cfg(panic = "unwind")]
+extern crate std;
+
 pub mod arch;
 pub mod bench;
+pub mod census;
 pub mod clock;
 pub mod commands;
 pub mod console;
 pub mod demo;
 pub mod disk;
+pub mod experiment;
 pub mod firmware;
 pub mod fw_cfg;
 #[cfg(feature = "tests")]
@@ -33,6 +40,7 @@ pub mod heap;
 pub mod link;
 pub mod memory;
 pub mod pci;
+pub mod prelude;
 pub mod ram;
 pub mod report;
 pub mod scenarios;
@@ -45,7 +53,6 @@ use arch::layout;
 use arch::stack::StackBounds;
 use bootloader_api::config::Mapping;
 use bootloader_api::{BootInfo, BootloaderConfig};
-use core::panic::PanicInfo;
 use ferry_protocol::exit::ExitCode;
 use ferry_protocol::link::FromKernel;
 use memory::InitError;
@@ -65,7 +72,9 @@ pub static BOOTLOADER_CONFIG: BootloaderConfig = {
     config
 };
 
-/// Makes a binary a kernel: its entry point, and the request to the loader.
+/// Makes a binary the kernel that follows the host's [`commands`]: its entry point, and the request to the loader.
+///
+/// A kernel of your own is made by [`experiment!`].
 #[macro_export]
 macro_rules! entry {
     () => {
@@ -75,6 +84,11 @@ macro_rules! entry {
 
 /// Runs the kernel, from the loader's jump to the end.
 pub fn start(boot_info: &'static mut BootInfo) -> ! {
+    boot(boot_info, commands::run)
+}
+
+/// Brings the machine up, does `work` and ends the run as it says.
+fn boot(boot_info: &'static mut BootInfo, work: impl FnOnce() -> ExitCode) -> ! {
     arch::meter::begin_boot();
     console::init();
     println!("Ferry {}", env!("CARGO_PKG_VERSION"));
@@ -89,7 +103,7 @@ pub fn start(boot_info: &'static mut BootInfo) -> ! {
         Ok(leaves) => {
             log::debug!("the kernel's tables have {leaves} leaves, none both writable and executable");
             match firmware::start_cpus(features, rsdp) {
-                Ok(()) => commands::run(),
+                Ok(()) => work(),
                 Err(error) => {
                     println!("error: {error}");
                     ExitCode::CpuNotStarted
@@ -108,7 +122,8 @@ pub fn start(boot_info: &'static mut BootInfo) -> ! {
     exit(code)
 }
 
+#[cfg(panic = "abort")]
 #[panic_handler]
-fn panic(info: &PanicInfo) -> ! {
+fn panic(info: &core::panic::PanicInfo) -> ! {
     report::panic(info, arch::backtrace::frame_pointer())
 }

@@ -23,6 +23,8 @@ pub enum Command<'a> {
     Soak(Soak),
     /// Do what a person says, line by line.
     Shell,
+    /// Do what the kernel was built for; only one that is an experiment can.
+    Experiment,
 }
 
 /// Which random things are done. The host says after each round whether there shall be another.
@@ -241,6 +243,7 @@ impl<'a> Options<'a> {
                 Some(("command", "shell")) => options.command = Command::Shell,
                 Some(("command", "list-tests")) => options.command = Command::ListTests,
                 Some(("command", "bench")) => options.command = Command::Bench,
+                Some(("command", "experiment")) => options.command = Command::Experiment,
                 Some(("test", name)) => options.command = Command::Test(Selection(name)),
                 Some(("scenario", name)) => {
                     options.command = Command::Scenario(Scenario::parse(name).ok_or(BadLine(line))?);
@@ -263,6 +266,7 @@ impl fmt::Display for Options<'_> {
             Command::ListTests => writeln!(f, "command=list-tests")?,
             Command::Shell => writeln!(f, "command=shell")?,
             Command::Bench => writeln!(f, "command=bench")?,
+            Command::Experiment => writeln!(f, "command=experiment")?,
             Command::Test(selection) => writeln!(f, "test={}", selection.0)?,
             Command::Scenario(scenario) => writeln!(f, "scenario={}", scenario.name())?,
             Command::Soak(soak) => writeln!(f, "soak={soak}")?,
@@ -294,6 +298,7 @@ mod tests {
             Command::ListTests,
             Command::Shell,
             Command::Bench,
+            Command::Experiment,
             Command::Test(Selection::ALL),
             Command::Scenario(Scenario::PingPong),
             Command::Soak(Soak { seed: u64::MAX, round: 3, again: true }),

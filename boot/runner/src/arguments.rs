@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use ferry_protocol::options::Trace;
 
-use crate::cli::{MachineArguments, parse_trace, seconds};
+use crate::cli::{MachineArguments, parse_trace, seconds, trace_for};
 use crate::error::Refusal;
-use crate::{shell, soak};
+use crate::{experiment, shell, soak};
 
 const SECONDS_PER_MINUTE: u32 = 60;
 
@@ -56,5 +56,43 @@ impl SoakArguments {
         let Self { minutes, seed, rounds, round, machine } = self;
         let (length, rounds) = (seconds(minutes) * SECONDS_PER_MINUTE, rounds.map(|rounds| rounds.get().into()));
         Ok(soak::Options { length, seed, rounds, round, machine: machine.try_into()? })
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "An experiment is one file, kernel/examples/NAME.rs, which need not be named anywhere else: copy \
+                        kernel/examples/my_first.rs and change it."
+)]
+pub(crate) struct RunArguments {
+    /// The experiment: the name of its file, without .rs
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) experiment: ExperimentArguments,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExperimentArguments {
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// End the run as failed after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    timeout: NonZeroU32,
+    /// Record every event: off, ring (the newest are kept) or full (none is lost)
+    #[arg(long, value_name = "MODE", default_value = "off", value_parser = parse_trace)]
+    trace: Trace,
+    /// Write the events as a Chrome trace, for Perfetto; without --trace that means full
+    #[arg(long, value_name = "FILE")]
+    trace_out: Option<PathBuf>,
+    /// Show QEMU's command line
+    #[arg(long)]
+    verbose: bool,
+}
+
+impl ExperimentArguments {
+    pub(crate) fn into_options(self) -> Result<experiment::Options, Refusal> {
+        let Self { machine, timeout, trace, trace_out, verbose } = self;
+        let trace = trace_for(trace, &trace_out);
+        Ok(experiment::Options { machine: machine.try_into()?, trace, trace_out, timeout: seconds(timeout), verbose })
     }
 }

@@ -93,8 +93,8 @@ pub enum ArtifactError {
     #[error("the kernel does not build; Cargo's messages are above")]
     Build,
     /// Cargo succeeded without naming what it made.
-    #[error("Cargo built {} but did not say where; check that this Cargo is the one of Rust 1.95 or newer", .0.binary())]
-    NotNamed(Artifact),
+    #[error("Cargo built {0} but did not say where; check that this Cargo is the one of Rust 1.95 or newer")]
+    NotNamed(String),
 }
 
 /// The directory of the workspace.
@@ -121,18 +121,37 @@ pub fn build<const N: usize>(artifacts: [Artifact; N]) -> Result<[PathBuf; N], A
 /// # Errors
 /// As [`build`].
 pub fn build_as<const N: usize>(profile: Profile, artifacts: [Artifact; N]) -> Result<[PathBuf; N], ArtifactError> {
-    let mut command = Command::new(cargo());
-    command.current_dir(workspace()).args(["build", "--locked", "--quiet", MESSAGES]).args(profile.arguments());
+    let mut command = cargo_build(profile);
     for artifact in artifacts {
         command.args(artifact.arguments());
     }
     let made = run_cargo(command)?;
     let mut paths = [const { PathBuf::new() }; N];
     for (path, artifact) in paths.iter_mut().zip(artifacts) {
-        let found = made.iter().find(|product| product.name == artifact.binary());
-        path.clone_from(&found.ok_or(ArtifactError::NotNamed(artifact))?.path);
+        *path = named(&made, artifact.binary())?;
     }
     Ok(paths)
+}
+
+/// Builds the kernel of an example, in the profile of this tool.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_example(name: &str) -> Result<PathBuf, ArtifactError> {
+    let mut command = cargo_build(Profile::Own);
+    command.args(["--package", "ferry-kernel", "--example", name]);
+    named(&run_cargo(command)?, name)
+}
+
+fn cargo_build(profile: Profile) -> Command {
+    let mut command = Command::new(cargo());
+    command.current_dir(workspace()).args(["build", "--locked", "--quiet", MESSAGES]).args(profile.arguments());
+    command
+}
+
+fn named(made: &[Product], name: &str) -> Result<PathBuf, ArtifactError> {
+    let found = made.iter().find(|product| product.name == name);
+    found.map(|product| product.path.clone()).ok_or_else(|| ArtifactError::NotNamed(name.to_owned()))
 }
 
 /// Runs a command of Cargo with [`MESSAGES`] among its arguments; returns the programs and shared libraries that it made, or

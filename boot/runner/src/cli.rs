@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ferry_protocol::options::{Inject, InjectStep, Scenario, Trace};
 
-use crate::arguments::{ShellArguments, SoakArguments};
+use crate::arguments::{ExperimentArguments, RunArguments, ShellArguments, SoakArguments};
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Refusal, STATUS_REFUSED};
 use crate::machine::{Accelerator, MOST_CPUS, MachineError, MachineOptions};
@@ -18,7 +18,7 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{bench, demo, doctor, mutants, report, run_dir, shell, soak, sys, test_command};
+use crate::{bench, demo, doctor, experiment, mutants, report, run_dir, shell, soak, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -71,8 +71,22 @@ enum Command {
     #[command(mut_arg("swap", |swap| swap.default_value("64M")))]
     #[command(mut_arg("device", |device| device.default_values(["ivshmem", "ivshmem", "ivshmem,type=coherent"])))]
     Soak(SoakArguments),
+    /// Run an experiment of kernel/examples; without a name: say which there are
+    #[command(mut_arg("cpus", |cpus| cpus.default_value("2")))]
+    #[command(mut_arg("swap", |swap| swap.default_value("4M")))]
+    Run(RunArguments),
     /// Say what is installed, what is missing and what to run
     Doctor,
+    /// Run the experiment that this kernel is (what `cargo run --example` calls)
+    #[command(hide = true)]
+    #[command(mut_arg("cpus", |cpus| cpus.default_value("2")))]
+    #[command(mut_arg("swap", |swap| swap.default_value("4M")))]
+    BootExperiment {
+        /// The kernel's ELF
+        kernel: PathBuf,
+        #[command(flatten)]
+        experiment: ExperimentArguments,
+    },
     /// Do the demo with this kernel (what `cargo run` calls)
     #[command(hide = true)]
     Boot {
@@ -242,10 +256,7 @@ impl ReportArguments {
 
 impl DemoArguments {
     fn into_options(self, kernel: Option<PathBuf>) -> Result<demo::Options, Refusal> {
-        let trace = match (self.trace, &self.trace_out) {
-            (Trace::Off, Some(_)) => Trace::Full,
-            (trace, _) => trace,
-        };
+        let trace = trace_for(self.trace, &self.trace_out);
         Ok(demo::Options {
             kernel,
             input: self.input,
@@ -259,6 +270,14 @@ impl DemoArguments {
             verbose: self.verbose,
             debugger: None,
         })
+    }
+}
+
+/// A file for the events asks for all of them.
+pub(crate) fn trace_for(trace: Trace, out: &Option<PathBuf>) -> Trace {
+    match (trace, out) {
+        (Trace::Off, Some(_)) => Trace::Full,
+        (trace, _) => trace,
     }
 }
 
@@ -360,6 +379,13 @@ fn execute(command: Command) -> Result<(), Error> {
         }
         Command::Shell(arguments) => shell::run(&arguments.into_options()?, &mut Screen::new()),
         Command::Soak(arguments) => soak::run(&arguments.into_options()?, &mut Screen::new()),
+        Command::Run(RunArguments { name: None, .. }) => experiment::list(&Screen::new()),
+        Command::Run(RunArguments { name: Some(name), experiment }) => {
+            experiment::run(&name, &experiment.into_options()?, &mut Screen::new())
+        }
+        Command::BootExperiment { kernel, experiment } => {
+            experiment::run_kernel(&kernel, &experiment.into_options()?, &mut Screen::new())
+        }
         Command::Doctor => doctor::run(),
     }
 }

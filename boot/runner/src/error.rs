@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::artifacts::ArtifactError;
 use crate::demo::failure::Failure;
+use crate::experiment::catalogue::CatalogueError;
 use crate::input::InputError;
 use crate::machine::MachineError;
 use crate::mutants::tree::TreeError;
@@ -31,6 +32,9 @@ pub enum Refusal {
     /// The kernel does not build.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// There is no such experiment.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
     /// The machine cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -21,6 +21,9 @@ fn commands_and_options_that_do_not_exist() {
     refused(&["test", "--exact"], "<FILTER>");
     refused(&["mutants", "--filter", "no-such-mutant"], "no mutant's name contains \"no-such-mutant\"");
     refused(&["mutants", "--list", "--json", "file"], "--json");
+    refused(&["run", "pingpong"], "no experiment 'pingpong' in kernel/examples (did you mean ping_pong?)");
+    refused(&["run", "../ping_pong"], "did you mean ping_pong?");
+    refused(&["run", "ping_pong", "--memory", "1M"], "give it at least --memory");
 }
 
 #[test]

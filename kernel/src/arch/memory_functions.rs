@@ -202,6 +202,7 @@ unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, n: usize) -> i32 {
 }
 
 /// Named by the unwind tables of precompiled code; panics abort, so nothing calls it.
+#[cfg(panic = "abort")]
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rust_eh_personality() -> ! {
@@ -209,6 +210,7 @@ unsafe extern "C" fn rust_eh_personality() -> ! {
 }
 
 /// Named by the landing pads of precompiled code; panics abort, so nothing calls it.
+#[cfg(panic = "abort")]
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn _Unwind_Resume() -> ! {

@@ -9,6 +9,7 @@ use ferry_protocol::link::{Stage, VERSION};
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::bench::failure::BenchFailure;
+use crate::experiment::session::ExperimentFailure;
 use crate::guest::walk::WalkError;
 use crate::input::Hash;
 use crate::qemu::End;
@@ -183,6 +184,9 @@ pub enum Failure {
     /// The bench's figures are not to be believed.
     #[error(transparent)]
     Bench(#[from] BenchFailure),
+    /// An experiment did not pass.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentFailure),
     /// The event stream does not hold.
     #[error(transparent)]
     Trace(#[from] TraceError),

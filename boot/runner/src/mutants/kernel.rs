@@ -39,7 +39,8 @@ impl Kernel {
         command.args(["--quiet", artifacts::MESSAGES]).args(Artifact::TestKernel.arguments());
         let programs = artifacts::run_cargo(command).map_err(Refusal::from)?;
         let path = programs.into_iter().find(|program| program.name == Artifact::TestKernel.binary());
-        let path = path.ok_or(ArtifactError::NotNamed(Artifact::TestKernel)).map_err(Refusal::from)?.path;
+        let path =
+            path.ok_or(ArtifactError::NotNamed(Artifact::TestKernel.binary().to_owned())).map_err(Refusal::from)?.path;
         let image = std::fs::read(&path).map_err(|source| Refusal::Output { path: path.clone(), source })?;
         let directory = RunDir::create(image.len() as u64).map_err(|error| Refusal::Start(error.into()))?;
         let places = places(&image);
