@@ -9,6 +9,33 @@
 //! same source on the host, with translation caches that keep stale entries. All state lives in a
 //! [`MemoryManager`], so any number of them can exist side by side.
 //!
+//! ```
+//! use ferry_mm::address::PageRange;
+//! use ferry_mm::frame::DeviceId;
+//! use ferry_mm::space::Protection;
+//! use ferry_sim::World;
+//! use x86_64::VirtAddr;
+//!
+//! let world = World::builder().device(8).build();
+//! let (manager, cpu) = (world.manager(), world.cpu(0));
+//!
+//! let space = manager.create_space()?;
+//! let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+//! space.map_anonymous(range, Protection::READ_WRITE)?;
+//! cpu.enter(space);
+//! cpu.store(range.start_address(), b"ferry")?;
+//!
+//! let device = DeviceId::new(0).expect("the number of a device");
+//! assert_eq!(space.migrate_to_device(range, device)?.moved, 4);
+//! assert_eq!(&cpu.read(range.start_address())?, b"ferry");
+//! assert_eq!(manager.statistics().read().returned_by_fault, 1);
+//!
+//! cpu.leave();
+//! space.destroy()?;
+//! # world.assert_all_free();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! In reading order: [`machine`], [`frame`], [`page_table`], [`space`], [`notify`], [`swap`], [`migrate`], [`mirror`]; [`trace`] is what can be
 //! watched of them.
 #![no_std]

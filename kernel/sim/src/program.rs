@@ -36,6 +36,8 @@ impl std::fmt::Display for AccessError {
     }
 }
 
+impl std::error::Error for AccessError {}
+
 /// A CPU of a world.
 #[derive(Clone, Copy)]
 pub struct Cpu<'w> {

@@ -62,6 +62,32 @@ impl<'m, M: Machine> Space<'m, M> {
     ///
     /// # Errors
     /// See [`MigrateError`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// cpu.store(first, b"there and back")?;
+    /// assert_eq!(space.migrate_to_device(range, device)?.moved, 4);
+    ///
+    /// let faults = world.manager().statistics().read().special_faults;
+    /// assert_eq!(space.migrate_to_system(range)?.moved, 4);
+    /// assert_eq!(&cpu.read(first)?, b"there and back");
+    /// assert_eq!(world.manager().statistics().read().special_faults, faults, "nobody had to fault");
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn migrate_to_system(self, range: PageRange) -> Result<Report, MigrateError> {
         self.migrate_home_for(range, MigrateOptions::default())
     }

@@ -67,6 +67,34 @@ impl<M: Machine> MemoryManager<M> {
     ///
     /// Bounded: pages that are busy are tried again a limited number of times; what then is left is in the report.
     /// `None` where there is no such device.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// let manager = world.manager();
+    /// assert_eq!(space.migrate_to_device(range, device)?.moved, 4);
+    /// let evicted = manager.evict_device(device).expect("there is a device 0");
+    /// assert_eq!((evicted.returned, space.resident().device), (4, 0));
+    ///
+    /// // It takes no new pages until it is opened again.
+    /// assert_eq!(space.migrate_to_device(range, device)?.moved, 0);
+    /// manager.device(device).expect("there is a device 0").reopen();
+    /// assert_eq!(space.migrate_to_device(range, device)?.moved, 4);
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn evict_device(&self, device: DeviceId) -> Option<Evicted> {
         let device = self.device(device)?;
         device.close();

@@ -38,6 +38,33 @@ impl<M: Machine> Space<'_, M> {
     ///
     /// # Errors
     /// See [`MigrateError`]; [`MigrateError::Fault`] also where the disk fails before anything has moved.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// cpu.store(first, b"to the device")?;
+    /// let report = space.migrate_to_device(range, device)?;
+    /// assert_eq!((report.moved, report.stayed.total()), (4, 0));
+    /// assert_eq!(space.resident().device, 4);
+    ///
+    /// // The access faults, and the page comes home.
+    /// assert_eq!(&cpu.read(first)?, b"to the device");
+    /// assert_eq!((space.resident().device, space.resident().ram), (3, 1));
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn migrate_to_device(self, range: PageRange, device: DeviceId) -> Result<Report, MigrateError> {
         self.migrate_to_device_with(range, device, MigrateOptions::default())
     }

@@ -211,6 +211,44 @@ impl<M: Machine> Space<'_, M> {
     ///
     /// # Errors
     /// See [`ListenError`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// use ferry_mm::notify::{Invalidation, InvalidationReason, Listener, Watch};
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// #[derive(Default)]
+    /// struct Told(Mutex<Vec<InvalidationReason>>);
+    ///
+    /// impl Listener for Told {
+    ///     fn invalidate(&self, event: &Invalidation) {
+    ///         self.0.lock().unwrap().push(event.reason);
+    ///     }
+    /// }
+    ///
+    /// let told = Arc::new(Told::default());
+    /// let listener = space.listen(Watch { range, device: None }, told.clone())?;
+    /// cpu.store(first, b"a first touch makes an entry stronger: nobody is told")?;
+    /// space.protect(range, Protection::READ)?;
+    /// assert_eq!(space.migrate_to_device(range, device)?.moved, 4);
+    /// assert_eq!(*told.0.lock().unwrap(), [InvalidationReason::Protect, InvalidationReason::Migrate]);
+    /// world.manager().unlisten(listener);
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn listen(self, watch: Watch, listener: Arc<dyn Listener>) -> Result<ListenerId, ListenError> {
         let manager = self.manager;
         if self.manager.holds_migration_open() {

@@ -78,6 +78,32 @@ impl<'m, M: Machine> Space<'m, M> {
     ///
     /// # Errors
     /// See [`ForkError`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// cpu.store(first, b"parent")?;
+    /// let child = space.fork()?;
+    /// assert_eq!(space.entry(first), child.entry(first), "one frame, read-only in both");
+    ///
+    /// cpu.store(first, b"PARENT")?;
+    /// cpu.enter(child);
+    /// assert_eq!(&cpu.read(first)?, b"parent");
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fork(self) -> Result<Self, ForkError> {
         let is_out_of_frames =
             |error: &ForkError| matches!(error, ForkError::OutOfFrames | ForkError::Create(CreateError::OutOfFrames));

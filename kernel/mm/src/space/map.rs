@@ -132,6 +132,29 @@ impl<M: Machine> Space<'_, M> {
     ///
     /// # Errors
     /// See [`MapError`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// cpu.store(first, b"ferry")?;
+    /// assert_eq!(&cpu.read(first)?, b"ferry");
+    /// assert_eq!(cpu.read(first + 4096)?, [0], "zeros until written");
+    /// assert_eq!((space.resident().ram, space.resident().zero), (1, 1));
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn map_anonymous(self, range: PageRange, protection: Protection) -> Result<(), MapError> {
         self.map(Area::new(range, protection, AreaKind::Anonymous), || Ok(()))
     }

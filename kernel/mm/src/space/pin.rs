@@ -60,6 +60,35 @@ impl<'m, M: Machine> Space<'m, M> {
     /// # Errors
     /// Those of the fault that the access would take, [`FaultError::PinnedOnDevice`], and [`FaultError::NotMemory`] for the addresses of a
     /// device.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// use ferry_mm::space::{Access, Term};
+    /// use ferry_mm::stats::Reason;
+    ///
+    /// cpu.store(first, b"pinned")?;
+    /// let pin = space.pin(first, Access::Write, Term::Long)?;
+    /// let report = space.migrate_to_device(range, device)?;
+    /// assert_eq!((report.moved, report.stayed.count(Reason::Pinned)), (3, 1));
+    ///
+    /// drop(pin);
+    /// assert_eq!(space.migrate_to_device(range, device)?.moved, 1);
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn pin(self, address: VirtAddr, access: Access, term: Term) -> Result<Pin<'m, M>, FaultError> {
         let is_out_of_frames = |error: &FaultError| matches!(error, FaultError::OutOfMemory(_));
         self.manager.with_reclaim(is_out_of_frames, || self.pin_with_frames(address, access, term))

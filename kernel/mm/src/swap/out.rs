@@ -75,6 +75,29 @@ impl<M: Machine> Space<'_, M> {
     ///
     /// # Errors
     /// See [`SwapOutError`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use ferry_mm::address::PageRange;
+    /// # use ferry_mm::frame::DeviceId;
+    /// # use ferry_mm::space::Protection;
+    /// # use ferry_sim::World;
+    /// # use x86_64::VirtAddr;
+    /// # let world = World::builder().device(8).swap(8).build();
+    /// # let space = world.manager().create_space()?;
+    /// # let range = PageRange::covering(VirtAddr::new(0x4000_0000), 4 * 4096)?;
+    /// # space.map_anonymous(range, Protection::READ_WRITE)?;
+    /// # let cpu = world.cpu(0);
+    /// # cpu.enter(space);
+    /// # let device = DeviceId::new(0).expect("a number of a device");
+    /// # let first = range.start_address();
+    /// cpu.store(first, b"out and in")?;
+    /// assert_eq!(space.swap_out(range)?.freed, 1, "the others have no frame");
+    /// assert_eq!((space.resident().swap, space.resident().ram), (1, 0));
+    /// assert_eq!(&cpu.read(first)?, b"out and in");
+    /// # world.assert_all_free();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn swap_out(self, range: PageRange) -> Result<SwappedOut, SwapOutError> {
         let manager = self.manager;
         if manager.swap().is_none() {
