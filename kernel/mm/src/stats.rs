@@ -17,6 +17,8 @@ pub enum Reason {
     Pinned,
     /// Somebody holds a reference to the page right now.
     Referenced,
+    /// The page came home for an access that was not made yet.
+    JustCameHome,
     /// Somebody else is moving the page.
     Busy,
     /// The page is on this device already (or, on the way home, in RAM already).
@@ -41,13 +43,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::DeviceFull,
         Self::DeviceLost,
         Self::CopyFailed,
         Self::NoMemory,
         Self::Pinned,
         Self::Referenced,
+        Self::JustCameHome,
         Self::Busy,
         Self::AlreadyThere,
         Self::ForeignDevice,
@@ -69,6 +72,7 @@ impl Reason {
             Self::NoMemory => "no-memory",
             Self::Pinned => "pinned",
             Self::Referenced => "referenced",
+            Self::JustCameHome => "just-came-home",
             Self::Busy => "busy",
             Self::AlreadyThere => "already-there",
             Self::ForeignDevice => "foreign-device",

@@ -5,7 +5,7 @@
 //!  ┌──────────┬────────────┬──────────┬─────────┬────────────────┬──────────────┐
 //!  │ state    │ references │ mappings │ pins    │ reverse map    │ list link    │
 //!  └──────────┴────────────┴──────────┴─────────┴────────────────┴──────────────┘
-//!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), UNWANTED (30), LOCKED (31)
+//!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), STAYS (16-24), UNWANTED (30), LOCKED (31)
 //!    reverse map: origin (bits 0-34), slot of the swap cache + 1 (35-62), holds a page (63)
 //! ```
 //!
@@ -18,6 +18,9 @@
 //!    is not freed. On a table frame the same bit is the lock of the page table.
 //! 4. The UNWANTED bit says that a page's contents need not be kept unless an entry is dirty. Set under the lock of the table
 //!    of its only entry; gone with the last mapping.
+//! 5. STAYS counts how often a page that came home for an access must not be taken away again before that access was made
+//!    ([`MOST_REFUSALS`]). Set before its entry is written, counted down under the lock of a table that maps it, gone with the last
+//!    mapping.
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::page_table::entry::SwapSlot;
@@ -65,8 +68,19 @@ impl FrameKind {
 const KIND_MASK: u32 = 0xff;
 const ORDER_SHIFT: u32 = 8;
 const ORDER_MASK: u32 = 0xff << ORDER_SHIFT;
+const STAYS_SHIFT: u32 = 16;
+const STAYS_MASK: u32 = 0x1ff << STAYS_SHIFT;
 const UNWANTED: u32 = 1 << 30;
 const LOCKED: u32 = 1 << 31;
+
+/// How often a page that came home for an access is not taken away again while its entry says that the access was not made yet: the
+/// minimum residency.
+///
+/// In calls, not in time: a call that takes pages costs about a microsecond, and a CPU needs less to come back from its fault. The
+/// bound is for an access that never comes.
+pub const MOST_REFUSALS: u32 = 256;
+
+const _: () = assert!(MOST_REFUSALS << STAYS_SHIFT & !STAYS_MASK == 0);
 
 /// Which page a frame holds, by the page number that it had where it was first mapped.
 ///
@@ -207,7 +221,7 @@ impl Descriptor {
     /// cannot be locked while it is on its way to the free list.
     #[inline]
     pub(crate) fn try_lock_page(&self) -> bool {
-        let page = FrameKind::Anonymous as u32 | self.state.load(Ordering::Relaxed) & UNWANTED;
+        let page = FrameKind::Anonymous as u32 | self.state.load(Ordering::Relaxed) & (UNWANTED | STAYS_MASK);
         self.state.compare_exchange(page, page | LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
@@ -226,6 +240,32 @@ impl Descriptor {
     /// Notes that the page's contents are wanted again.
     pub(crate) fn clear_unwanted(&self) {
         self.state.fetch_and(!UNWANTED, Ordering::Relaxed);
+    }
+
+    /// Notes that the page came home for an access that is still to be made.
+    #[inline]
+    pub(crate) fn begin_stay(&self) {
+        self.state.fetch_or(MOST_REFUSALS << STAYS_SHIFT, Ordering::Relaxed);
+    }
+
+    /// Whether a page whose entry no CPU has used must stay for the access that it came home for. Counts: the answer is `true`
+    /// [`MOST_REFUSALS`] times at most.
+    #[inline]
+    pub(crate) fn refuses_to_leave(&self) -> bool {
+        let one_less = |state: u32| (state & STAYS_MASK != 0).then(|| state - (1 << STAYS_SHIFT));
+        self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+
+    /// Whether the page came home for an access, and nobody has asked often since whether it was made.
+    #[inline]
+    pub(crate) fn stays(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & STAYS_MASK != 0
+    }
+
+    /// Notes that the page's access was made, or need not be waited for any more.
+    #[inline]
+    pub(crate) fn end_stay(&self) {
+        self.state.fetch_and(!STAYS_MASK, Ordering::Relaxed);
     }
 
     /// Gives the frame's lock back.
@@ -436,6 +476,25 @@ mod tests {
         assert!(descriptor.is_unwanted());
         descriptor.remove_mappings(1);
         assert!(!descriptor.is_unwanted() && !descriptor.try_lock_page());
+    }
+
+    #[test]
+    fn a_page_refuses_to_leave_a_limited_number_of_times_and_can_be_locked_meanwhile() {
+        let descriptor = Descriptor::new();
+        descriptor.map(Origin(1), 1);
+        assert!(!descriptor.refuses_to_leave());
+        descriptor.begin_stay();
+        assert!(descriptor.try_lock_page());
+        descriptor.unlock();
+        assert_eq!((0..2 * MOST_REFUSALS).filter(|_| descriptor.refuses_to_leave()).count(), MOST_REFUSALS as usize);
+        descriptor.begin_stay();
+        assert!(descriptor.stays());
+        descriptor.end_stay();
+        assert!(!descriptor.refuses_to_leave());
+        descriptor.begin_stay();
+        descriptor.remove_mappings(1);
+        descriptor.map(Origin(2), 1);
+        assert!(!descriptor.stays(), "the next page in the frame came home for nobody");
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod window;
 pub(crate) use any::CopyFailed;
 pub use buddy::MAX_ORDER;
 pub(crate) use descriptor::NO_FRAME;
-pub use descriptor::{Descriptor, FrameKind, Origin};
+pub use descriptor::{Descriptor, FrameKind, MOST_REFUSALS, Origin};
 pub use device::{DeviceFull, DeviceMemory, OwnedDeviceFrame, StillUsed};
 pub use device_run::DeviceRun;
 pub use system::{OutOfFrames, OwnedFrame, SystemMemory};

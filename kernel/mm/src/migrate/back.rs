@@ -6,6 +6,10 @@
 //! A page whose copy fails, or whose device is lost, is lost, as in v11: its entry becomes `Poison`. A page for which there is no RAM
 //! frame stays on the device.
 //!
+//! A page that comes home for a fault is entered as not accessed: the CPU's retried access says so itself, and until then a migration
+//! passes by (`JustCameHome`, [`crate::frame::MOST_REFUSALS`] times at most). So an access is not kept from its page by
+//! however many who want it elsewhere.
+//!
 //! A page that other spaces share comes home as a copy of its own: the others keep the device frame. So a fault waits for no other space.
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
@@ -233,10 +237,10 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Writes the new entries, or the old ones again; device frames are cleared and freed.
     #[inline]
     fn finalize_home<S: AsMut<[Slot]>>(batch: &mut Batch<'m, M, S>) {
-        let area = batch.area;
+        let (area, for_fault) = (batch.area, batch.is_for_fault());
         batch.for_each_in_tables(|space, leaf, page, slot| match slot.state {
             SlotState::Copied(AnyFrame::System(target)) => {
-                let entry = space.commit_home(page, slot, &area, target);
+                let entry = space.commit_home(page, slot, &area, target, for_fault);
                 leaf.swap(page, entry);
                 space.free_device_source(slot);
                 slot.state = SlotState::Moved;
@@ -254,11 +258,17 @@ impl<'m, M: Machine> Space<'m, M> {
 
     /// Makes `target` the frame of `page`; returns the entry to write.
     #[inline]
-    fn commit_home(self, page: Page, slot: &Slot, area: &Area, target: PhysFrame) -> RawEntry {
-        self.manager.memory.descriptor(target).map(area.origin_of(page), 1);
+    fn commit_home(self, page: Page, slot: &Slot, area: &Area, target: PhysFrame, for_fault: bool) -> RawEntry {
+        let descriptor = self.manager.memory.descriptor(target);
+        descriptor.map(area.origin_of(page), 1);
         self.charge(Resident::Ram, 1);
         // Dirty, because the only other copy is about to be cleared. Writable only where both the entry and the area say so.
-        let mut flags = area.protection.read_only_flags() | LeafFlags::ACCESSED | LeafFlags::DIRTY;
+        let mut flags = area.protection.read_only_flags() | LeafFlags::DIRTY;
+        if for_fault {
+            descriptor.begin_stay();
+        } else {
+            flags |= LeafFlags::ACCESSED;
+        }
         // W stands at the same place in a `Device` entry and in a present one.
         if slot.saved.flags().contains(LeafFlags::WRITABLE) && area.protection.contains(Protection::WRITE) {
             flags |= LeafFlags::WRITABLE;

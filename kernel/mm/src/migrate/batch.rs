@@ -225,10 +225,16 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
         })
     }
 
+    /// Whether its one page comes home for a fault: for an access, a pin or a device that looks for it.
+    #[inline]
+    pub(crate) fn is_for_fault(&self) -> bool {
+        self._areas.is_none()
+    }
+
     /// Tells that a phase begins, or that the migration is over. A fault's one page is not told of: the fault is.
     #[inline]
     pub(crate) fn tell(&self, phase: Phase) {
-        if self._areas.is_none() {
+        if self.is_for_fault() {
             return;
         }
         let (space, range, direction) = (self.space.id(), self.range, self.direction);

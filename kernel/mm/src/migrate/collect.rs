@@ -106,11 +106,15 @@ impl<'m, M: Machine> Space<'m, M> {
             // An empty page is taken as if the zero page stood there: both read as zeros.
             Entry::Empty => Ok(self.take_entry(leaf, page, zero_frame.into())),
             Entry::Present { frame, .. } if frame == zero_frame => Ok(self.take_entry(leaf, page, frame.into())),
-            Entry::Present { frame, .. } => match manager.frame_behind(frame) {
+            Entry::Present { frame, flags } => match manager.frame_behind(frame) {
                 AnyFrame::System(frame) => {
                     let descriptor = manager.memory.descriptor(frame);
                     if descriptor.kind() != FrameKind::Anonymous {
                         return Err(MigrateError::Fault(page.start_address()));
+                    }
+                    // The CPU sets the bit with the access that the page came home for, so no clock is needed.
+                    if !flags.contains(LeafFlags::ACCESSED) && descriptor.refuses_to_leave() {
+                        return stays(Reason::JustCameHome);
                     }
                     if !descriptor.try_lock_page() {
                         return stays(Reason::Busy);

@@ -86,10 +86,12 @@ where
 
     /// Whether a CPU has used the frame through an entry, as far as the entries' accessed bits say.
     pub(crate) fn is_used(&self, frame: AnyFrame, origin: Origin) -> bool {
+        // A page that came home for an access counts as used: its accessed bit is still to be set.
         let mut used = false;
         for (held, _) in self.held.as_ref().iter().flatten() {
             held.for_each_candidate(origin, |leaf, page, _| {
-                used |= is_used_through(held.space.manager, leaf.load(page), frame);
+                let manager = held.space.manager;
+                used |= manager.any_descriptor(frame).stays() || is_used_through(manager, leaf.load(page), frame);
             });
         }
         used
@@ -100,6 +102,7 @@ where
     pub(crate) fn forget_use(&mut self, frame: AnyFrame, origin: Origin) {
         for (held, owed) in self.held.as_mut().iter_mut().flatten() {
             held.for_each_candidate(origin, |leaf, page, _| {
+                held.space.manager.any_descriptor(frame).end_stay();
                 if is_used_through(held.space.manager, leaf.load(page), frame) {
                     leaf.update(page, |raw| RawEntry(raw.0 & !LeafFlags::ACCESSED.bits()));
                     owed.owe(crate::address::PageRange::of_page(page));

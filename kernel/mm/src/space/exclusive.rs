@@ -12,6 +12,7 @@
 //! 1. An `Exclusive` entry maps its frame and counts as a mapping, the only one: a page that is shared is copied first.
 //! 2. No CPU has a translation of it. Whoever ends it has told the owner before, so the owner has none then, either.
 //! 3. It is dirty: nobody sees what the device stores.
+//! 4. A CPU that took the page back uses it before a device gets it again, unless that asks [`crate::frame::MOST_REFUSALS`] times.
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -71,6 +72,8 @@ enum Attempted {
     BringHome,
     /// The page is not there to be written.
     MustFault,
+    /// A CPU has taken the page back and has not used it yet.
+    LookAgain,
 }
 
 impl<'m, M: Machine> Space<'m, M> {
@@ -90,17 +93,24 @@ impl<'m, M: Machine> Space<'m, M> {
         if !manager.watches(owner, self.id(), range) {
             return Err(ExclusiveError::NotWatched(owner));
         }
+        // What this call brings home itself waits for no access of a CPU.
+        let mut is_home_for_us = false;
         loop {
             let Ok(since) = manager.sequence(owner) else {
                 manager.machine.relax();
                 continue;
             };
             let announcement = self.announce(range, InvalidationReason::Exclusive, Some(owner));
-            match self.try_make_exclusive(address, &announcement)? {
+            match self.try_make_exclusive(address, &announcement, is_home_for_us)? {
                 Attempted::Taken(frame) => return Ok(ExclusivePage { frame, since }),
                 Attempted::MustFault => {
                     drop(announcement);
                     self.fault(address, Access::Write).map_err(ExclusiveError::Fault)?;
+                    is_home_for_us = true;
+                }
+                Attempted::LookAgain => {
+                    drop(announcement);
+                    manager.machine.relax();
                 }
                 Attempted::BringHome => {
                     drop(announcement);
@@ -129,6 +139,7 @@ impl<'m, M: Machine> Space<'m, M> {
         self,
         address: VirtAddr,
         announcement: &Announcement<'m, M>,
+        is_home_for_us: bool,
     ) -> Result<Attempted, ExclusiveError> {
         let manager = self.manager;
         let machine = &manager.machine;
@@ -139,9 +150,9 @@ impl<'m, M: Machine> Space<'m, M> {
         }
         let Some(table) = walk::leaf_table(machine, self.root(), page) else { return Ok(Attempted::MustFault) };
         let leaf = LeafTable::lock(machine, &manager.memory, table);
-        let frame = match leaf.load(page).decode() {
+        let (frame, is_used) = match leaf.load(page).decode() {
             Entry::Present { frame, flags } if flags.contains(LeafFlags::WRITABLE) && announcement.is_current() => {
-                frame
+                (frame, is_home_for_us || flags.contains(LeafFlags::ACCESSED))
             }
             _ => return Ok(Attempted::MustFault),
         };
@@ -151,6 +162,9 @@ impl<'m, M: Machine> Space<'m, M> {
         // Under the table's lock: a pin takes its reference under it, and finds the entry gone afterwards.
         let descriptor = manager.memory.descriptor(frame);
         debug_assert_eq!(descriptor.mappings(), 1, "a writable private page is mapped once");
+        if !is_used && descriptor.refuses_to_leave() {
+            return Ok(Attempted::LookAgain);
+        }
         if descriptor.references() != 1 {
             return Err(ExclusiveError::Pinned(address));
         }
@@ -172,7 +186,11 @@ impl<'m, M: Machine> Space<'m, M> {
         if leaf.load(page) != seen {
             return Attempt::LookAgain;
         }
-        leaf.swap(page, taken_back(seen));
+        if let Entry::Exclusive { frame, flags } = seen.decode() {
+            // Not accessed until the CPU that asks for it has used it, see invariant 4.
+            manager.memory.descriptor(frame).begin_stay();
+            leaf.swap(page, Entry::Present { frame, flags: flags - LeafFlags::ACCESSED }.encode());
+        }
         Attempt::Done(Resolution::TakenBack)
     }
 }

@@ -53,6 +53,7 @@ impl<M: Machine> Space<'_, M> {
                     continue;
                 }
                 descriptor.set_unwanted();
+                descriptor.end_stay();
                 let old = leaf.update(page, |raw| RawEntry(raw.0 & !(LeafFlags::ACCESSED | LeafFlags::DIRTY).bits()));
                 if old.is_present() {
                     owed.owe(PageRange::of_page(page));

@@ -21,6 +21,7 @@ mod pins;
 mod races;
 mod random;
 mod replay;
+mod residency;
 mod restore;
 mod seams;
 mod support;

@@ -1,0 +1,167 @@
+//! A page that came home for an access stays until the access was made, however many want it elsewhere.
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ferry_mm::frame::MOST_REFUSALS;
+use ferry_mm::migrate::Report;
+use ferry_mm::page_table::entry::{Entry, LeafFlags};
+use ferry_mm::space::{Access, Resolution, Space, Term};
+use ferry_mm::stats::Reason;
+use ferry_sim::{Sim, World, audit};
+
+use crate::notify::watching::*;
+use crate::support::*;
+
+/// Has `cpu` try to move page 0 to the device; whether it went.
+fn takes(world: &World, space: Space<'_, Sim>, cpu: usize) -> bool {
+    let Report { moved, stayed } = world.cpu(cpu).run(|| space.migrate_to_device(pages(0, 1), DEVICE)).unwrap();
+    assert_eq!(moved + stayed.count(Reason::JustCameHome), 1);
+    moved == 1
+}
+
+/// A page of CPU 0's that is on the device, and two CPUs that want it there.
+fn on_its_device(world: &World) -> Space<'_, Sim> {
+    let space = space_of(world, 1);
+    fill(world.cpu(0), 1);
+    assert!(takes(world, space, 1));
+    space
+}
+
+#[test]
+fn two_who_want_a_page_elsewhere_do_not_get_it_before_the_access_that_it_came_home_for() {
+    let world = small().cpus(3).build();
+    let space = on_its_device(&world);
+    for round in 0..20_u64 {
+        let mut faults = 0;
+        while let Err(fault) = world.sim().store(world.cpu(0).id(), at(0, 8), u64::MAX, round) {
+            faults += 1;
+            assert_eq!(world.cpu(0).run(|| space.fault(fault.address, fault.access)), Ok(Resolution::CameHome));
+            for _ in 0..50 {
+                assert!(![1, 2].map(|cpu| takes(&world, space, cpu)).contains(&true), "taken before it was used");
+            }
+            audit(&world).unwrap();
+        }
+        assert_eq!(faults, 1, "one fault for one access");
+        assert!(takes(&world, space, 1), "a page that was used goes at once");
+    }
+    world.assert_all_free();
+}
+
+#[test]
+fn an_access_that_never_comes_keeps_a_page_for_a_limited_number_of_attempts() {
+    let world = small().cpus(3).build();
+    let space = on_its_device(&world);
+    world.cpu(0).run(|| space.fault(at(0, 0), Access::Read)).unwrap();
+    assert!(!present(space, 0).1.contains(LeafFlags::ACCESSED));
+    let refusals = (0..).take_while(|attempt| !takes(&world, space, 1 + attempt % 2)).count();
+    assert_eq!(refusals, MOST_REFUSALS as usize);
+    assert_eq!(page(world.cpu(0), 0), contents(0));
+    world.assert_all_free();
+}
+
+#[test]
+fn a_page_that_a_call_brought_home_waits_for_no_access() {
+    let world = small().build();
+    let space = on_its_device(&world);
+    assert_eq!(space.migrate_to_system(pages(0, 1)).unwrap().moved, 1);
+    assert!(takes(&world, space, 1));
+    world.assert_all_free();
+}
+
+#[test]
+fn a_pin_that_brought_its_page_home_is_the_access() {
+    let world = small().build();
+    let space = on_its_device(&world);
+    let pin = world.cpu(0).run(|| space.pin(at(0, 0), Access::Write, Term::Short)).unwrap();
+    let report = space.migrate_to_device(pages(0, 1), DEVICE).unwrap();
+    assert_eq!(report.stayed.count(Reason::Pinned), 1);
+    world.cpu(0).run(|| drop(pin));
+    assert!(takes(&world, space, 1), "nobody waits for an access any more");
+    world.assert_all_free();
+}
+
+/// A fault that came home is not what memory pressure takes first, and once the hand has marked it, it may go.
+#[test]
+fn a_page_that_waits_for_its_access_counts_as_used() {
+    let world = small().frames(40).swap(64).build();
+    let space = space_of(&world, 60);
+    fill(world.cpu(0), 1);
+    assert!(takes(&world, space, 1));
+    world.cpu(0).run(|| space.fault(at(0, 0), Access::Read)).unwrap();
+    (1..60).for_each(|number| world.cpu(0).store(at(number, 0), &contents(number)).unwrap());
+    (0..60).for_each(|number| assert_eq!(page(world.cpu(0), number), contents(number), "page {number}"));
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_device_gets_a_page_for_itself_again_after_the_cpu_that_took_it_back_has_used_it() {
+    for uses_it in [true, false] {
+        let world = forever(small().cpus(3));
+        let space = space_of(world, 1);
+        fill(world.cpu(0), 1);
+        let (_, id) = Witness::of(world, space, 0, 1);
+        space.make_exclusive(at(0, 0), id).unwrap();
+        assert_eq!(world.cpu(0).run(|| space.fault(at(0, 0), Access::Write)), Ok(Resolution::TakenBack));
+        let turns = std::sync::Arc::new(AtomicU64::new(0));
+        let (count, cpu) = (turns.clone(), world.cpu(0).id());
+        world.sim().watch(move |sim, moment| {
+            if moment == ferry_sim::Moment::Relax && count.fetch_add(1, Ordering::SeqCst) == 9 && uses_it {
+                sim.store(cpu, at(0, 8), u64::MAX, 7).expect("the page is still the CPU's");
+            }
+        });
+        world.cpu(1).run(|| space.make_exclusive(at(0, 0), id)).unwrap();
+        world.sim().unwatch();
+        assert_eq!(turns.load(Ordering::SeqCst), if uses_it { 10 } else { MOST_REFUSALS.into() });
+        audit(world).unwrap();
+        world.assert_all_free();
+    }
+}
+
+#[test]
+fn a_device_that_brought_the_page_home_itself_waits_for_nobody() {
+    let world = forever(small());
+    let space = on_its_device(world);
+    let (_, id) = Witness::of(world, space, 0, 1);
+    world.sim().watch(|_, moment| assert!(moment != ferry_sim::Moment::Relax, "there is nobody to wait for"));
+    world.cpu(1).run(|| space.make_exclusive(at(0, 0), id)).unwrap();
+    world.sim().unwatch();
+    audit(world).unwrap();
+    world.assert_all_free();
+}
+
+/// However the threads run: each fault but the first of an access has cost the others their whole patience.
+#[test]
+fn faults_of_one_cpu_are_bounded_while_two_others_want_its_page() {
+    const ACCESSES: u64 = 300;
+    let world = small().cpus(3).build();
+    let space = on_its_device(&world);
+    let (over, refused) = (AtomicBool::new(false), AtomicU64::new(0));
+    let before = world.manager().statistics().read().special_faults;
+    std::thread::scope(|scope| {
+        for cpu in [1, 2] {
+            let (world, over, refused) = (&world, &over, &refused);
+            scope.spawn(move || {
+                world.cpu(cpu).run(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        let report = space.migrate_to_device(pages(0, 1), DEVICE).unwrap();
+                        refused.fetch_add(report.stayed.count(Reason::JustCameHome), Ordering::SeqCst);
+                        std::thread::yield_now();
+                    }
+                });
+            });
+        }
+        for round in 0..ACCESSES {
+            while !matches!(space.entry(at(0, 0)).decode(), Entry::Device { .. }) {
+                std::thread::yield_now();
+            }
+            world.cpu(0).store(at(0, 8), &round.to_le_bytes()).unwrap();
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    let faults = world.manager().statistics().read().special_faults - before;
+    let bound = ACCESSES + refused.load(Ordering::SeqCst) / u64::from(MOST_REFUSALS);
+    assert!((ACCESSES..=bound).contains(&faults), "{faults} faults for {ACCESSES} accesses, at most {bound}");
+    assert_eq!(world.cpu(0).read(at(0, 8)).unwrap(), (ACCESSES - 1).to_le_bytes());
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
