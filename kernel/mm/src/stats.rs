@@ -39,11 +39,13 @@ pub enum Reason {
     DiskFailed,
     /// A CPU used the page not long ago.
     Used,
+    /// Somebody stored to the page while it was copied in use.
+    Written,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::DeviceFull,
         Self::DeviceLost,
         Self::CopyFailed,
@@ -61,6 +63,7 @@ impl Reason {
         Self::SwapFull,
         Self::DiskFailed,
         Self::Used,
+        Self::Written,
     ];
 
     /// The reason's name in reports.
@@ -83,6 +86,7 @@ impl Reason {
             Self::SwapFull => "swap-full",
             Self::DiskFailed => "disk-failed",
             Self::Used => "used",
+            Self::Written => "written",
         }
     }
 }

@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 use x86_64::structures::paging::Page;
 
 use super::others::Others;
-use super::{Invalid, MAX_PAGES_PER_CALL, MigrateError, Report};
+use super::{Invalid, MAX_PAGES_PER_CALL, MigrateError, Mode, Report};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, Origin};
 use crate::lock::ReadGuard;
@@ -30,8 +30,13 @@ pub(crate) struct Slot {
 /// How far one page is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SlotState {
+    /// Not looked at yet.
+    Unseen,
     /// The entry is not ours, or not any more.
     Stays(Reason),
+    /// The entry is present and cannot be written, and its frame is locked by us; the contents stand in this frame, too, which is
+    /// ours, or the page is to stay for this reason.
+    Protected(Result<AnyFrame, Reason>),
     /// The entry is `Migrating` and ours.
     Taken,
     /// Ours, and to be given back.
@@ -54,7 +59,7 @@ pub enum Held {
 }
 
 impl Slot {
-    pub(crate) const UNSEEN: Self = Self { saved: RawEntry::EMPTY, state: SlotState::Stays(Reason::Empty) };
+    pub(crate) const UNSEEN: Self = Self { saved: RawEntry::EMPTY, state: SlotState::Unseen };
 
     pub(crate) const fn stays(reason: Reason) -> Self {
         Self { saved: RawEntry::EMPTY, state: SlotState::Stays(reason) }
@@ -67,7 +72,21 @@ impl Slot {
     }
 
     fn is_ours(&self) -> bool {
-        !matches!(self.state, SlotState::Stays(_) | SlotState::Moved)
+        !matches!(self.state, SlotState::Unseen | SlotState::Stays(_) | SlotState::Moved)
+    }
+
+    /// Whether the entry is `Migrating` and the page may still move.
+    #[inline]
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self.state, SlotState::Taken | SlotState::Copied(_))
+    }
+
+    /// Gives the page up: its entry is to be given back, and a copy is of no use any more.
+    pub(crate) fn give_up<M: Machine>(&mut self, manager: &MemoryManager<M>, reason: Reason) {
+        if let SlotState::Copied(target) = self.state {
+            manager.free_any(target);
+        }
+        self.state = SlotState::GivingUp(reason);
     }
 }
 
@@ -80,6 +99,8 @@ pub(crate) struct Batch<'m, M: Machine, S: AsMut<[Slot]>> {
     pub(crate) slots: S,
     /// Where its pages go.
     direction: Direction,
+    /// How they are kept from being written meanwhile.
+    pub(crate) mode: Mode,
     /// The other spaces that share pages of the batch; looked for when the first shared page is met.
     pub(crate) others: Option<Others<'m, M>>,
     /// The listeners of the range, and those of the other spaces, until the flush is paid.
@@ -142,7 +163,8 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
         let areas = space.state.areas.read(&space.manager.machine);
         let area = migratable(&areas, range)?;
         let told = Told::default();
-        let batch = Self { space, range, area, slots, direction, others: None, told, open: None, _areas: Some(areas) };
+        let (mode, others, open, _areas) = (Mode::Stop, None, None, Some(areas));
+        let batch = Self { space, range, area, slots, direction, mode, others, told, open, _areas };
         batch.tell(Phase::Collect);
         Ok(batch)
     }
@@ -153,8 +175,8 @@ impl<'m, M: Machine> Batch<'m, M, [Slot; 1]> {
     #[inline]
     pub(crate) fn of_page(space: Space<'m, M>, page: Page, area: Area) -> Self {
         let (range, slots, direction) = (PageRange::of_page(page), [Slot::UNSEEN], Direction::Home);
-        let told = Told::default();
-        Self { space, range, area, slots, direction, others: None, told, open: None, _areas: None }
+        let (mode, told) = (Mode::Stop, Told::default());
+        Self { space, range, area, slots, direction, mode, others: None, told, open: None, _areas: None }
     }
 }
 
@@ -221,7 +243,10 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
     pub(crate) fn standings(&mut self) -> impl Iterator<Item = Held> {
         self.slots.as_mut().iter().map(|slot| match slot.state {
             SlotState::Stays(reason) | SlotState::GivingUp(reason) => Held::No(reason),
-            SlotState::Taken | SlotState::Copied(_) | SlotState::Lost | SlotState::Moved => Held::Yes,
+            SlotState::Unseen => Held::No(Reason::Empty),
+            SlotState::Protected(_) | SlotState::Taken | SlotState::Copied(_) | SlotState::Lost | SlotState::Moved => {
+                Held::Yes
+            }
         })
     }
 
@@ -257,9 +282,7 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
                     let page = range.page(index);
                     record(&space.manager.machine, || Event::Stays { space: space.id(), page, reason });
                 }
-                SlotState::Taken | SlotState::GivingUp(_) | SlotState::Copied(_) | SlotState::Lost => {
-                    debug_assert!(false, "a page is left in {:?}", slot.state);
-                }
+                state => debug_assert!(false, "a page is left in {state:?}"),
             }
         }
         self.tell(Phase::Done { moved: report.moved, stayed: report.stayed.total() });
@@ -277,9 +300,11 @@ impl<M: Machine, S: AsMut<[Slot]>> Drop for Batch<'_, M, S> {
             if !slot.is_ours() {
                 return;
             }
-            if let SlotState::Copied(target) = slot.state {
-                space.manager.free_any(target);
+            if let SlotState::Protected(_) = slot.state {
+                *slot = space.unprotect(leaf, page, *slot, Reason::Busy);
+                return;
             }
+            slot.give_up(space.manager, Reason::Busy);
             Self::give_back(space, leaf, page, slot, Reason::Busy);
         });
     }

@@ -1,9 +1,9 @@
 //! Phase one: entries become `Migrating`, then one flush.
-use x86_64::structures::paging::Page;
+use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::batch::{Batch, Slot, SlotState, Slots};
 use super::in_progress::OpenBatch;
-use super::{Held, Invalid, MigrateError, MigrateOptions, Unmapped};
+use super::{Held, Invalid, MigrateError, MigrateOptions, Mode, Unmapped};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
 use crate::machine::Machine;
@@ -53,22 +53,34 @@ impl<'m, M: Machine> Space<'m, M> {
         device: DeviceId,
         options: MigrateOptions,
     ) -> Result<Collected<'m, M>, MigrateError> {
-        let manager = self.manager;
-        let machine = &manager.machine;
-        let device = manager.device(device).ok_or(MigrateError::Invalid(Invalid::NoDevice(device)))?;
+        if options.mode == Mode::Transactional {
+            return self.protect_for_copy(range, device, options)?.copy().collect();
+        }
+        let device = self.target(device)?;
+        Collected::take(self.open_migration(range, device.id(), options)?, device)
+    }
+
+    /// The device of a request, if pages can go there.
+    pub(super) fn target(self, device: DeviceId) -> Result<&'m DeviceMemory<M::Descriptors>, MigrateError> {
+        let device = self.manager.device(device).ok_or(MigrateError::Invalid(Invalid::NoDevice(device)))?;
         if device.is_lost() {
             return Err(MigrateError::Invalid(Invalid::DeviceLost(device.id())));
         }
-        self.prepare(range, device.id(), options)?;
+        Ok(device)
+    }
+
+    /// Checks a request, does what its options ask for first, and tells the listeners: a batch that has not looked at its pages.
+    pub(super) fn open_migration(
+        self,
+        range: PageRange,
+        device: DeviceId,
+        options: MigrateOptions,
+    ) -> Result<Batch<'m, M, Slots>, MigrateError> {
+        self.prepare(range, device, options)?;
         let open = self.open_batch(range).ok_or(MigrateError::Again(range))?;
-        let mut batch = Batch::announced(self, range, Direction::ToDevice(device.id()), options)?;
+        let mut batch = Batch::announced(self, range, Direction::ToDevice(device), options)?;
         batch.open = Some(open);
-        let mut owed = OwedFlush::new();
-        let taken = self.take_all(&mut batch, device.id(), &mut owed);
-        // Paid also where the taking failed half-way, before the batch gives back what it took.
-        owed.pay(machine, self.state, &manager.statistics);
-        taken?;
-        Ok(Collected { batch, device })
+        Ok(batch)
     }
 
     fn take_all(
@@ -79,6 +91,7 @@ impl<'m, M: Machine> Space<'m, M> {
     ) -> Result<(), MigrateError> {
         let manager = self.manager;
         let machine = &manager.machine;
+        let mode = batch.mode;
         let mut slots = batch.slots.iter_mut();
         for part in batch.range.by_leaf_table() {
             let allocate = || manager.memory.allocate_zeroed(machine, &manager.injector);
@@ -87,8 +100,11 @@ impl<'m, M: Machine> Space<'m, M> {
             let leaf = LeafTable::lock(machine, &manager.memory, table);
             for (index, slot) in (0..part.pages()).zip(&mut slots) {
                 let page = part.page(index);
-                *slot = self.take(&leaf, page, device)?;
-                if slot.state == SlotState::Taken && slot.saved.is_present() {
+                *slot = match slot.state {
+                    SlotState::Unseen => self.take(&leaf, page, device, mode)?,
+                    _ => self.take_protected(&leaf, page, *slot),
+                };
+                if slot.is_taken() && slot.saved.is_present() {
                     owed.owe(PageRange::of_page(page));
                 }
             }
@@ -97,12 +113,13 @@ impl<'m, M: Machine> Space<'m, M> {
     }
 
     /// Takes one entry, or says why it stays.
-    fn take(self, leaf: &LeafTable<'m, M>, page: Page, device: DeviceId) -> Result<Slot, MigrateError> {
+    fn take(self, leaf: &LeafTable<'m, M>, page: Page, device: DeviceId, mode: Mode) -> Result<Slot, MigrateError> {
         let manager = self.manager;
         let zero_frame = manager.zero_frame;
         let stays = |reason| Ok(Slot::stays(reason));
+        let raw = leaf.load(page);
         // Exclusive use ends with the migration: its owner has been told, or has stopped it and asked for this.
-        match taken_back(leaf.load(page)).decode() {
+        match taken_back(raw).decode() {
             // An empty page is taken as if the zero page stood there: both read as zeros.
             Entry::Empty => Ok(self.take_entry(leaf, page, zero_frame.into())),
             Entry::Present { frame, .. } if frame == zero_frame => Ok(self.take_entry(leaf, page, frame.into())),
@@ -112,17 +129,12 @@ impl<'m, M: Machine> Space<'m, M> {
                     if descriptor.kind() != FrameKind::Anonymous {
                         return Err(MigrateError::Fault(page.start_address()));
                     }
-                    // The CPU sets the bit with the access that the page came home for, so no clock is needed.
-                    if !flags.contains(LeafFlags::ACCESSED) && descriptor.refuses_to_leave() {
-                        return stays(Reason::JustCameHome);
+                    // Nothing was here that could be copied while it was in use, and now there is.
+                    if mode == Mode::Transactional && raw.is_present() && descriptor.mappings() == 1 {
+                        return stays(Reason::Written);
                     }
-                    if !descriptor.try_lock_page() {
-                        return stays(Reason::Busy);
-                    }
-                    // R15: out of the swap cache, or it is the only copy of what other entries name by their slot.
-                    if !manager.leave_swap_cache(frame) {
-                        manager.unlock_page(frame);
-                        return stays(Reason::Busy);
+                    if let Err(reason) = self.lock_to_leave(frame, flags) {
+                        return stays(reason);
                     }
                     Ok(self.take_entry(leaf, page, frame.into()))
                 }
@@ -135,6 +147,24 @@ impl<'m, M: Machine> Space<'m, M> {
                 Err(MigrateError::Fault(page.start_address()))
             }
         }
+    }
+
+    /// Locks the frame of a page whose entry has these flags, and takes it out of the swap cache; or says why the page stays.
+    pub(super) fn lock_to_leave(self, frame: PhysFrame, flags: LeafFlags) -> Result<(), Reason> {
+        let descriptor = self.manager.memory.descriptor(frame);
+        // The CPU sets the bit with the access that the page came home for, so no clock is needed.
+        if !flags.contains(LeafFlags::ACCESSED) && descriptor.refuses_to_leave() {
+            return Err(Reason::JustCameHome);
+        }
+        if !descriptor.try_lock_page() {
+            return Err(Reason::Busy);
+        }
+        // R15: out of the swap cache, or it is the only copy of what other entries name by their slot.
+        if !self.manager.leave_swap_cache(frame) {
+            self.manager.unlock_page(frame);
+            return Err(Reason::Busy);
+        }
+        Ok(())
     }
 
     /// Writes `Migrating` with the flags that the entry has at that very moment, accessed and dirty bits included.
@@ -156,6 +186,20 @@ fn on_device(frame: DeviceFrame, target: DeviceId) -> Reason {
 }
 
 impl<'m, M: Machine> Collected<'m, M> {
+    /// Takes the pages of a batch, then flushes.
+    pub(super) fn take(
+        mut batch: Batch<'m, M, Slots>,
+        device: &'m DeviceMemory<M::Descriptors>,
+    ) -> Result<Self, MigrateError> {
+        let space = batch.space;
+        let mut owed = OwedFlush::new();
+        let taken = space.take_all(&mut batch, device.id(), &mut owed);
+        // Paid also where the taking failed half-way, before the batch gives back what it took.
+        owed.pay(&space.manager.machine, space.state, &space.manager.statistics);
+        taken?;
+        Ok(Self { batch, device })
+    }
+
     /// How each page of the range stands, in order.
     pub fn standings(&mut self) -> impl Iterator<Item = Held> {
         self.batch.standings()

@@ -1,10 +1,30 @@
 //! Phase three: a device frame for each page, and its contents.
 use super::batch::{Batch, SlotState, Slots};
 use super::{Held, Report, Unmapped};
-use crate::frame::{AnyFrame, CopyFailed, DeviceFull};
+use crate::frame::{AnyFrame, CopyFailed, DeviceFull, DeviceMemory};
 use crate::machine::Machine;
+use crate::manager::MemoryManager;
 use crate::stats::Reason;
 use crate::trace::Phase;
+
+impl<M: Machine> MemoryManager<M> {
+    /// A frame of `device` with the contents of `source`, or with zeros where there is none. Complete for others after
+    /// [`Machine::complete_copies`].
+    pub(super) fn copy_to_device(
+        &self,
+        device: &DeviceMemory<M::Descriptors>,
+        source: Option<AnyFrame>,
+    ) -> Result<AnyFrame, Reason> {
+        let target = device
+            .allocate(&self.machine, &self.injector)
+            .map_err(|DeviceFull(_)| if device.is_lost() { Reason::DeviceLost } else { Reason::DeviceFull })?;
+        // A fresh device frame is zero already, which is all that an empty or a zero page needs.
+        let source = source.filter(|source| *source != AnyFrame::System(self.zero_frame));
+        let copied = source.map_or(Ok(()), |source| self.copy_page(source, target.frame().into()));
+        copied.map_err(|CopyFailed| Reason::CopyFailed)?;
+        Ok(target.into_frame().into())
+    }
+}
 
 /// A batch whose contents stand on the device, as far as it had room.
 #[must_use = "dropping it gives every page back"]
@@ -17,25 +37,13 @@ impl<'m, M: Machine> Copied<'m, M> {
         let Unmapped { mut batch, device } = unmapped;
         batch.tell(Phase::Copy);
         let manager = batch.space.manager;
-        let machine = &manager.machine;
         for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {
-            let target = match device.allocate(machine, &manager.injector) {
-                Ok(target) => target,
-                Err(DeviceFull(_)) => {
-                    let reason = if device.is_lost() { Reason::DeviceLost } else { Reason::DeviceFull };
-                    slot.state = SlotState::GivingUp(reason);
-                    continue;
-                }
-            };
-            // A fresh device frame is zero already, which is all that an empty or a zero page needs.
-            let source = slot.source(manager).filter(|source| *source != AnyFrame::System(manager.zero_frame));
-            let copied = source.map_or(Ok(()), |source| manager.copy_page(source, target.frame().into()));
-            slot.state = match copied {
-                Ok(()) => SlotState::Copied(target.into_frame().into()),
-                Err(CopyFailed) => SlotState::GivingUp(Reason::CopyFailed),
+            slot.state = match manager.copy_to_device(device, slot.source(manager)) {
+                Ok(target) => SlotState::Copied(target),
+                Err(reason) => SlotState::GivingUp(reason),
             };
         }
-        machine.complete_copies();
+        manager.machine.complete_copies();
         Self { batch }
     }
 

@@ -34,8 +34,7 @@ fn give_up_lost<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
         if let SlotState::Copied(target) = slot.state
             && manager.is_lost(target)
         {
-            manager.free_any(target);
-            slot.state = SlotState::GivingUp(Reason::DeviceLost);
+            slot.give_up(manager, Reason::DeviceLost);
         }
     }
 }

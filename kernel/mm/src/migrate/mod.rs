@@ -12,6 +12,8 @@
 //!   Present ───▶ Migrating ── flush ── check references ── RAM frame, copied ─▶ Present   ──▶ device frame cleared, freed
 //! ```
 //!
+//! Where the caller asks for it, the copy is made first, while the page is still in use ([`Mode::Transactional`], [`Protected`]).
+//!
 //! Each phase towards the device is a type ([`Collected`], [`Unmapped`], [`Copied`]); dropping one at any point gives every
 //! page it still holds back. Going home is the same batch the other way; for private memory with nothing to flush and nobody to
 //! check. To a coherent device, *finalize* writes a present entry that names the device's frame.
@@ -27,6 +29,7 @@
 //! 6. Listeners of every space that is touched are told before the first entry is taken ([`crate::notify`]), and a migration gives
 //!    everything back where somebody waits who would change its range ([`MigrateError::Again`]).
 //! 7. What a batch needs to give its pages back is allocated before it takes the first.
+mod ahead;
 mod back;
 mod batch;
 mod collect;
@@ -40,13 +43,14 @@ mod prepare;
 mod swapped;
 mod unmap;
 
+pub use ahead::{CopiedAhead, Protected};
 pub use back::BringHomeError;
 pub use batch::Held;
 pub use collect::Collected;
 pub use copy::Copied;
 pub use evict::Evicted;
 pub(crate) use in_progress::OpenBatches;
-pub use options::{Busy, Foreign, MigrateOptions};
+pub use options::{Busy, Foreign, MigrateOptions, Mode};
 pub(crate) use others::Everybody;
 pub use unmap::Unmapped;
 

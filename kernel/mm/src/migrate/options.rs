@@ -1,6 +1,17 @@
 //! What a caller may ask of a migration to a device beyond range and device.
 use crate::notify::ListenerId;
 
+/// How pages are kept from being written while they are copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Nobody reaches them: whoever touches one waits until it has moved.
+    #[default]
+    Stop,
+    /// They stay in use and cannot be written: a load takes no fault, a store keeps its page in RAM, with
+    /// [`crate::stats::Reason::Written`]. Costs a second flush. See [`crate::migrate::Protected`].
+    Transactional,
+}
+
 /// What to do with pages that somebody else is moving (R9).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Busy {
@@ -30,4 +41,6 @@ pub struct MigrateOptions {
     pub busy: Busy,
     /// Pages on other devices.
     pub foreign: Foreign,
+    /// Pages that are used while they are copied.
+    pub mode: Mode,
 }

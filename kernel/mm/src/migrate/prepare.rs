@@ -31,6 +31,7 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
             let own = space.announce(range, InvalidationReason::Migrate, options.initiator);
             let mut batch = Self::new(space, range, direction)?;
             if own.is_current() {
+                batch.mode = options.mode;
                 batch.told = Told { _own: Some(own), sharers };
                 return Ok(batch);
             }

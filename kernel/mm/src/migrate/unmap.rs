@@ -23,13 +23,13 @@ impl<'m, M: Machine> Unmapped<'m, M> {
         batch.tell(Phase::Unmap);
         take_other_mappings(&mut batch);
         let manager = batch.space.manager;
-        for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {
+        for slot in batch.slots.iter_mut().filter(|slot| slot.is_taken()) {
             let Some(AnyFrame::System(frame)) = slot.source(manager) else { continue };
             if frame == manager.zero_frame {
                 continue;
             }
             if let Some(reason) = manager.memory.descriptor(frame).other_user() {
-                slot.state = SlotState::GivingUp(reason);
+                slot.give_up(manager, reason);
             }
         }
         Self { batch, device }

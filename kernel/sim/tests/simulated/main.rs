@@ -26,3 +26,4 @@ mod restore;
 mod seams;
 mod support;
 mod swap;
+mod transactional;

@@ -13,17 +13,15 @@ use crate::memory::{AddressSpace, manager, run_in};
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use ferry_mm::address::{PAGE_BYTES, PageRange, TABLE_ENTRIES};
-use ferry_mm::frame::MOST_REFUSALS;
 use ferry_mm::machine::{CpuId, CpuSet};
 use ferry_mm::migrate::{MigrateError, Report};
 use ferry_mm::page_table::entry::Entry;
 use ferry_mm::page_table::flush::{FlushRequest, FlushScope, PAGE_BY_PAGE_LIMIT};
 use ferry_mm::space::{Access, FaultError, Protection};
-use ferry_mm::stats::Reason;
 use x86_64::VirtAddr;
 
 /// The CPU of the test and one more.
-const BOTH: CpuSet = CpuSet::from_bits(0b11);
+pub(super) const BOTH: CpuSet = CpuSet::from_bits(0b11);
 
 /// Steps that two CPUs take in turn. Whoever waits here answers others by interrupt only.
 struct Turns(AtomicU64);
@@ -45,7 +43,7 @@ impl Turns {
 }
 
 /// Runs `work` on each of `cpus`, in `space`; the CPU of the test is in it and stays. The first failure of any counts.
-fn in_space(space: AddressSpace, cpus: CpuSet, work: impl Fn(CpuId) -> TestResult + Sync) -> TestResult {
+pub(super) fn in_space(space: AddressSpace, cpus: CpuSet, work: impl Fn(CpuId) -> TestResult + Sync) -> TestResult {
     run_in(space, cpus, work).into_iter().flatten().collect()
 }
 
@@ -94,7 +92,7 @@ fn since(before: &[(u64, u64); MOST_CPUS]) -> [(u64, u64); 3] {
 }
 
 /// The word of `cpu` in page `index`.
-fn word(range: PageRange, index: u64, cpu: CpuId) -> VirtAddr {
+pub(super) fn word(range: PageRange, index: u64, cpu: CpuId) -> VirtAddr {
     range.page(index).start_address() + cpu.number() as u64 * size_of::<u64>() as u64
 }
 
@@ -394,39 +392,6 @@ kernel_test! {
             }
         }
         check!(moved.load(Relaxed) > 0, "nothing moved, so nothing was tried")
-    }
-
-    fn a_cpu_gets_its_page_however_many_others_want_it_on_the_device() -> TestResult {
-        const ACCESSES: u64 = 1000;
-        need_cpus(2)?;
-        let device = the_device()?;
-        let room = Room::enter()?;
-        let range = room.map_filled(1)?;
-        let (over, refused) = (AtomicBool::new(false), AtomicU64::new(0));
-        let before = manager().statistics().read().special_faults;
-        in_space(room.space, need_cpus(count())?, |cpu| {
-            if cpu != CpuId::BOOT {
-                while !over.load(SeqCst) {
-                    let stayed = room.space.migrate_to_device(range, device)?.stayed;
-                    refused.fetch_add(stayed.count(Reason::JustCameHome), SeqCst);
-                    spin_loop();
-                }
-                return Ok(());
-            }
-            let accessed = (0..ACCESSES).try_for_each(|value| {
-                while !matches!(room.space.entry(range.start_address()).decode(), Entry::Device { .. }) {
-                    spin_loop();
-                }
-                probe::store(range.start_address(), value)
-            });
-            over.store(true, SeqCst);
-            Ok(accessed?)
-        })?;
-        check_eq!(probe::load(range.start_address())?, ACCESSES - 1);
-        // Each fault but the first of an access means that the others were refused as often as they may be.
-        let faults = manager().statistics().read().special_faults - before;
-        let bound = ACCESSES + refused.load(SeqCst) / u64::from(MOST_REFUSALS) + 1;
-        check!((ACCESSES..=bound).contains(&faults), "{faults} faults for {ACCESSES} accesses, at most {bound}")
     }
 
     fn a_few_pages_are_flushed_one_by_one_on_another_cpu_too() -> TestResult {

@@ -4,6 +4,7 @@
 //! [`WARM_PAGES`] pages first, more than any level of the cache of QEMU's CPU holds, and look at all of them.
 #![deny(unsafe_code)]
 mod coherent;
+mod contended;
 mod device;
 mod fork;
 mod hmm;

@@ -1,7 +1,7 @@
 //! The table of operations.
 use ferry_mm::frame::{AnyFrame, DeviceFrame, DeviceId};
 use ferry_mm::inject::Step;
-use ferry_mm::migrate::{Foreign, MigrateError, MigrateOptions};
+use ferry_mm::migrate::{Foreign, MigrateError, MigrateOptions, Mode};
 use ferry_mm::mirror::{MirrorEntry, MirrorError, MirrorRequest, Want};
 use ferry_mm::page_table::entry::{Entry, LeafFlags};
 use ferry_mm::space::{
@@ -162,9 +162,9 @@ fn range_fault(first: u64, count: u64, want: Want) -> Operation {
     stepwise(format!("range_fault of {count} page(s) from {first}, {want:?}"), &[], run)
 }
 
-fn to_device(device: DeviceId, foreign: Foreign, takes: &'static [Step]) -> Operation {
+fn to_device(device: DeviceId, foreign: Foreign, mode: Mode, takes: &'static [Step]) -> Operation {
     let run = move |scene: &mut Scene<'_>| {
-        let options = MigrateOptions { foreign, ..MigrateOptions::default() };
+        let options = MigrateOptions { foreign, mode, ..MigrateOptions::default() };
         let report = match scene.parent().migrate_to_device_with(pages(0, PAGES), device, options) {
             Ok(report) => report,
             Err(MigrateError::NoMemory) => return Err(Refused::NoMemory),
@@ -175,7 +175,7 @@ fn to_device(device: DeviceId, foreign: Foreign, takes: &'static [Step]) -> Oper
         assert!(report.moved > 5, "{report:?}");
         Ok(())
     };
-    let name = format!("migrate to device {}, foreign {foreign:?}", device.number());
+    let name = format!("migrate to device {}, foreign {foreign:?}, {mode:?}", device.number());
     if foreign == Foreign::ViaRam { stepwise(name, takes, run) } else { operation(name, takes, run) }
 }
 
@@ -290,11 +290,18 @@ pub fn operations() -> Vec<Operation> {
     all.extend([
         range_fault(0, PAGES, Want::Read),
         range_fault(0, PAGES, Want::Write),
-        to_device(DEVICE, Foreign::Stay, GO),
-        to_device(OTHER, Foreign::Stay, GO),
-        to_device(BEHIND_BAR, Foreign::Stay, GO),
-        to_device(DEVICE, Foreign::ViaRam, &[Step::Alloc, Step::DeviceAlloc, Step::Copy, Step::DiskRead]),
-        to_device(BEHIND_BAR, Foreign::ViaRam, &[Step::Alloc, Step::DeviceAlloc, Step::Copy, Step::DiskRead]),
+        to_device(DEVICE, Foreign::Stay, Mode::Stop, GO),
+        to_device(OTHER, Foreign::Stay, Mode::Stop, GO),
+        to_device(BEHIND_BAR, Foreign::Stay, Mode::Stop, GO),
+        to_device(DEVICE, Foreign::Stay, Mode::Transactional, GO),
+        to_device(BEHIND_BAR, Foreign::Stay, Mode::Transactional, GO),
+        to_device(DEVICE, Foreign::ViaRam, Mode::Stop, &[Step::Alloc, Step::DeviceAlloc, Step::Copy, Step::DiskRead]),
+        to_device(
+            BEHIND_BAR,
+            Foreign::ViaRam,
+            Mode::Stop,
+            &[Step::Alloc, Step::DeviceAlloc, Step::Copy, Step::DiskRead],
+        ),
         operation("migrate to system".into(), &[Step::Alloc, Step::Copy], |scene| {
             let report = scene.parent().migrate_to_system(pages(0, PAGES)).unwrap();
             assert_eq!(report.moved + report.stayed.total(), PAGES, "{report:?}");

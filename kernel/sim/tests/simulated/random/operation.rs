@@ -1,5 +1,5 @@
 //! The operations, and how they are drawn.
-use ferry_mm::migrate::{Busy, Foreign};
+use ferry_mm::migrate::{Busy, Foreign, Mode};
 use ferry_mm::mirror::Want;
 use ferry_mm::space::Protection;
 use proptest::prelude::*;
@@ -50,6 +50,7 @@ pub enum Op {
 pub struct How {
     pub busy: Busy,
     pub foreign: Foreign,
+    pub mode: Mode,
     /// The device that follows the space wants it.
     pub is_initiated: bool,
 }
@@ -57,7 +58,13 @@ pub struct How {
 fn how() -> impl Strategy<Value = How> {
     let busy = prop_oneof![3 => Just(Busy::Skip), 1 => Just(Busy::Wait)];
     let foreign = prop_oneof![2 => Just(Foreign::Stay), 1 => Just(Foreign::ViaRam)];
-    (busy, foreign, any::<bool>()).prop_map(|(busy, foreign, is_initiated)| How { busy, foreign, is_initiated })
+    let mode = prop_oneof![Just(Mode::Stop), Just(Mode::Transactional)];
+    (busy, foreign, mode, any::<bool>()).prop_map(|(busy, foreign, mode, is_initiated)| How {
+        busy,
+        foreign,
+        mode,
+        is_initiated,
+    })
 }
 
 pub fn op() -> impl Strategy<Value = Op> {

@@ -239,7 +239,7 @@ impl<'w> Run<'w> {
         let Some(handle) = self.spaces[space] else { return };
         let range = pages(first as u64, count as u64);
         let initiator = how.is_initiated.then(|| self.initiator(space, first, count)).flatten();
-        let options = MigrateOptions { initiator, busy: how.busy, foreign: how.foreign };
+        let options = MigrateOptions { initiator, busy: how.busy, foreign: how.foreign, mode: how.mode };
         let device = DeviceId::new(device).unwrap();
         let (result, struck) = self.on(cpu, || handle.migrate_to_device_with(range, device, options));
         if struck {
