@@ -6,7 +6,7 @@
 //! A page whose copy fails, or whose device is lost, is lost, as in v11: its entry becomes `Poison`. A page for which there is no RAM
 //! frame stays on the device.
 //!
-//! A page that comes home for a fault is entered as not accessed: the CPU's retried access says so itself, and until then a migration
+//! A page that comes home for a fault, or while one waits in its space, is entered as not accessed: the CPU's retried access says so itself, and until then a migration
 //! passes by (`JustCameHome`, [`crate::frame::MOST_REFUSALS`] times at most). So an access is not kept from its page by
 //! however many who want it elsewhere.
 //!
@@ -264,7 +264,7 @@ impl<'m, M: Machine> Space<'m, M> {
         self.charge(Resident::Ram, 1);
         // Dirty, because the only other copy is about to be cleared. Writable only where both the entry and the area say so.
         let mut flags = area.protection.read_only_flags() | LeafFlags::DIRTY;
-        if for_fault {
+        if for_fault || self.state.has_waiting_faults() {
             descriptor.begin_stay();
         } else {
             flags |= LeafFlags::ACCESSED;

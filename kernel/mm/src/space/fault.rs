@@ -19,10 +19,12 @@
 //! The order is always the same: look at the entry without a lock, allocate what its kind needs, then lock the table
 //! and look again. Where the entry changed meanwhile, what was allocated goes back and the look begins anew; whoever
 //! changed it made progress.
+use core::sync::atomic::Ordering;
+
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
-use super::{Access, Area, AreaKind, FaultError, OverLimit, Resident, Resolution, Space};
+use super::{Access, Area, AreaKind, FaultError, OverLimit, Resident, Resolution, Space, SpaceState};
 use crate::address::PageRange;
 use crate::frame::{Origin, OutOfFrames, OwnedFrame};
 use crate::machine::Machine;
@@ -39,9 +41,28 @@ use crate::trace::{Event, record};
 pub(super) enum Attempt {
     Done(Resolution),
     LookAgain,
+    /// The page is on its way by somebody else's hand.
+    Wait,
     Announce(InvalidationReason),
     /// The page of this slot and origin must be read first, without a lock.
     Read(SwapSlot, Origin),
+}
+
+/// A fault that waits, without a lock or a reference. Whoever brings its page home lets it stay until the access was made: a fault that
+/// looks now and then might otherwise find the page on its way each time.
+struct WaitingFault<'m>(&'m SpaceState);
+
+impl<'m> WaitingFault<'m> {
+    fn begin(state: &'m SpaceState) -> Self {
+        state.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(state)
+    }
+}
+
+impl Drop for WaitingFault<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<'m, M: Machine> Space<'m, M> {
@@ -87,7 +108,7 @@ impl<'m, M: Machine> Space<'m, M> {
     ) -> Result<Resolution, FaultError> {
         let manager = self.manager;
         let range = PageRange::of_page(Page::containing_address(address));
-        let mut announced = None;
+        let (mut announced, mut waiting) = (None, None);
         let mut read = false;
         loop {
             match self.fault_once(address, access, cause, core::mem::take(first), announced.as_ref())? {
@@ -98,6 +119,10 @@ impl<'m, M: Machine> Space<'m, M> {
                     return Ok(resolution);
                 }
                 Attempt::LookAgain => manager.machine.relax(),
+                Attempt::Wait => {
+                    waiting.get_or_insert_with(|| WaitingFault::begin(self.state));
+                    manager.machine.relax();
+                }
                 Attempt::Announce(reason) => announced = Some(self.announce(range, reason, None)),
                 Attempt::Read(slot, origin) => read |= self.read_swapped(address, slot, origin)?,
             }
@@ -165,7 +190,7 @@ impl<'m, M: Machine> Space<'m, M> {
                 Err(error) => Err(error.at(address)),
             },
             Entry::Migrating { owner, .. } if owner == machine.cpu() => Err(FaultError::WaitsForItself(address)),
-            Entry::Migrating { .. } => Ok(Attempt::LookAgain),
+            Entry::Migrating { .. } => Ok(Attempt::Wait),
             Entry::Poison => Err(FaultError::Poisoned(address)),
             // The area allows the access, so `protect` has made its entries accessible; it is at work right now.
             Entry::NoAccess { .. } => Ok(Attempt::LookAgain),

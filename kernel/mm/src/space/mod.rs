@@ -22,7 +22,7 @@ mod residency;
 mod reverse_map;
 mod special_areas;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -88,6 +88,8 @@ pub struct SpaceState {
     pub(crate) areas: SharedLock<AreaList>,
     charges: Charges,
     pub(crate) listening: Listening,
+    /// Faults that wait for a page on its way.
+    waiting: AtomicU32,
 }
 
 impl SpaceState {
@@ -99,6 +101,7 @@ impl SpaceState {
             areas: SharedLock::new(Level::Areas, AreaList::new()),
             charges: Charges::new(),
             listening: Listening::new(),
+            waiting: AtomicU32::new(0),
         }
     }
 
@@ -106,6 +109,12 @@ impl SpaceState {
     #[inline]
     pub(crate) fn id(&self) -> SpaceId {
         self.id
+    }
+
+    /// Whether a fault waits for a page of this space that is on its way.
+    #[inline]
+    pub(crate) fn has_waiting_faults(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// The CPUs that may hold translations of this space.

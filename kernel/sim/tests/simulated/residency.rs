@@ -1,7 +1,9 @@
 //! A page that came home for an access stays until the access was made, however many want it elsewhere.
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ferry_mm::frame::MOST_REFUSALS;
+use ferry_mm::machine::Machine;
 use ferry_mm::migrate::Report;
 use ferry_mm::page_table::entry::{Entry, LeafFlags};
 use ferry_mm::space::{Access, Resolution, Space, Term};
@@ -108,7 +110,7 @@ fn a_device_gets_a_page_for_itself_again_after_the_cpu_that_took_it_back_has_use
         let (_, id) = Witness::of(world, space, 0, 1);
         space.make_exclusive(at(0, 0), id).unwrap();
         assert_eq!(world.cpu(0).run(|| space.fault(at(0, 0), Access::Write)), Ok(Resolution::TakenBack));
-        let turns = std::sync::Arc::new(AtomicU64::new(0));
+        let turns = Arc::new(AtomicU64::new(0));
         let (count, cpu) = (turns.clone(), world.cpu(0).id());
         world.sim().watch(move |sim, moment| {
             if moment == ferry_sim::Moment::Relax && count.fetch_add(1, Ordering::SeqCst) == 9 && uses_it {
@@ -131,6 +133,42 @@ fn a_device_that_brought_the_page_home_itself_waits_for_nobody() {
     world.sim().watch(|_, moment| assert!(moment != ferry_sim::Moment::Relax, "there is nobody to wait for"));
     world.cpu(1).run(|| space.make_exclusive(at(0, 0), id)).unwrap();
     world.sim().unwatch();
+    audit(world).unwrap();
+    world.assert_all_free();
+}
+
+/// A fault that waits, and looks only when its page is on its way, while others move it to and fro.
+#[test]
+fn a_page_that_comes_home_by_a_call_stays_for_a_fault_that_waits() {
+    let world = forever(small().cpus(3));
+    let space = space_of(world, 1);
+    fill(world.cpu(0), 1);
+    let (waits, hold) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+    let (seen, held, cpu) = (waits.clone(), hold.clone(), world.cpu(0).id());
+    world.sim().watch(move |sim, moment| {
+        if moment == ferry_sim::Moment::Relax && sim.cpu() == cpu {
+            seen.store(true, Ordering::SeqCst);
+            while held.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+    });
+    let collected = world.cpu(1).run(|| space.collect(pages(0, 1), DEVICE)).unwrap();
+    std::thread::scope(|scope| {
+        let access = scope.spawn(|| world.cpu(0).store(at(0, 8), &[7; 8]).unwrap());
+        while !waits.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        world.cpu(1).run(|| {
+            assert_eq!(collected.unmap().unwrap().copy().finalize().moved, 1);
+            assert_eq!(space.migrate_to_system(pages(0, 1)).unwrap().moved, 1);
+        });
+        assert!((0..100).all(|_| !takes(world, space, 1)), "taken from who waits for it");
+        hold.store(false, Ordering::SeqCst);
+        access.join().unwrap();
+    });
+    world.sim().unwatch();
+    assert!(takes(world, space, 1), "nobody waits any more");
     audit(world).unwrap();
     world.assert_all_free();
 }
