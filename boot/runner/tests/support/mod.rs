@@ -8,6 +8,7 @@ use std::time::Duration;
 use tinyjson::JsonValue;
 
 pub mod browser;
+pub mod console_block;
 
 /// How often a directory is tried to be removed while somebody still writes into it, and how long is waited in between.
 const REMOVAL_TRIES: u32 = 50;
