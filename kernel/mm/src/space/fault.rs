@@ -124,7 +124,11 @@ impl<'m, M: Machine> Space<'m, M> {
                     manager.machine.relax();
                 }
                 Attempt::Announce(reason) => announced = Some(self.announce(range, reason, None)),
-                Attempt::Read(slot, origin) => read |= self.read_swapped(address, slot, origin)?,
+                Attempt::Read(slot, origin) => match self.read_swapped(address, slot, origin)? {
+                    true => read = true,
+                    // Somebody else is at work on the page, and may still have to write the entry.
+                    false => manager.machine.relax(),
+                },
             }
         }
     }

@@ -1,6 +1,10 @@
-//! Fork and swap, in every order.
+//! Fork and swap, in every order; and two CPUs at one page.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use ferry_mm::machine::Machine;
 use ferry_mm::space::Space;
-use ferry_sim::{Sim, Transfer, World, audit};
+use ferry_sim::{Moment, Sim, Transfer, World, audit};
 
 use super::{on_disk, slot, swap_out, swapping};
 use crate::support::*;
@@ -176,5 +180,48 @@ fn a_store_to_the_only_copy_goes_to_a_copy_of_its_own() {
     assert_eq!(page(world.cpu(0), 0), contents(9));
     assert_eq!(world.disk().asked(Transfer::Read), 0);
     audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+/// A store that finds the page in the swap cache, alone, gives the slot back before it writes the entry. A fault on another CPU that
+/// looks in between finds an entry whose slot nobody has: it waits, and serves others meanwhile.
+#[test]
+fn a_fault_between_the_slot_and_the_entry_waits() {
+    const MANY: usize = 10_000;
+    let world = forever(swapping());
+    let space = space_of(world, 1);
+    fill(world.cpu(0), 1);
+    swap_out(space, 0, 1);
+    let [storing, faulting] = [0, 1].map(|number| world.cpu(number).id());
+    let [is_between, has_waited] = [const { AtomicBool::new(false) }; 2].map(Arc::new);
+    let looks = Arc::new(AtomicUsize::new(0));
+    let (between, waited, looked) = (is_between.clone(), has_waited.clone(), looks.clone());
+    world.sim().watch(move |sim, moment| {
+        if sim.cpu() == storing && moment == Moment::SwapEntry {
+            between.store(true, Ordering::SeqCst);
+            while !waited.load(Ordering::SeqCst) && looked.load(Ordering::SeqCst) < MANY {
+                std::thread::yield_now();
+            }
+        }
+        if sim.cpu() == faulting && !waited.load(Ordering::SeqCst) {
+            looked.fetch_add(1, Ordering::SeqCst);
+            waited.store(moment == Moment::Relax, Ordering::SeqCst);
+        }
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.cpu(0).store(at(0, 0), &[7]).unwrap());
+        scope.spawn(|| {
+            while !is_between.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            // Before the store or after it.
+            assert!(matches!(world.cpu(1).read(at(0, 0)).unwrap(), [1 | 7]));
+        });
+    });
+    world.sim().unwatch();
+    assert!(looks.load(Ordering::SeqCst) < MANY, "CPU 1 looked {MANY} times without a pause");
+    world.sim().fence(storing);
+    assert_eq!(world.cpu(1).read(at(0, 0)).unwrap(), [7]);
+    audit(world).unwrap();
     world.assert_all_free();
 }
