@@ -1,7 +1,7 @@
 //! All that knows of host threads: which CPU a thread acts as, and how it waits for another.
 //!
-//! An explorer of schedules that runs its CPUs as tasks of one thread replaces this file and nothing else: no lock of the
-//! machine is held where a [`crate::Moment`] is announced, so tasks may be switched at any of them.
+//! An explorer of schedules runs its CPUs as tasks of one thread. No lock of the machine is held where a [`crate::Moment`] is
+//! announced, so tasks may be switched at any of them; whoever comes back acts as its CPU again ([`become_cpu`]).
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -20,6 +20,11 @@ thread_local! {
 /// The CPU that this thread acts as.
 pub(crate) fn cpu() -> CpuId {
     CURRENT.get()
+}
+
+/// This thread acts as `cpu` from now on: a task of this CPU goes on after others had their turn.
+pub(crate) fn become_cpu(cpu: CpuId) {
+    CURRENT.set(cpu);
 }
 
 /// Runs `work` with this thread acting as `cpu`.

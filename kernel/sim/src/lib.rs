@@ -17,13 +17,15 @@
 //! Invariants:
 //! 1. Everything is owned by its [`World`]; any number of them live side by side.
 //! 2. A run on one host thread is a function of the builder's values: same seed, same run.
-//! 3. A host thread acts as one CPU at a time, the one named in [`Sim::on`]. Several threads may act as different CPUs.
+//! 3. A host thread acts as one CPU at a time, the one named in [`Sim::on`]. Several threads may act as different CPUs, or
+//!    several tasks of one thread ([`Builder::tasks`]).
 //! 4. Every call of the `Machine` trait that reads or changes anything announces its [`Moment`] first; that is where other CPUs get their turn, be it by
-//!    seed, by a watcher ([`Sim::watch`]), or by a scheduler of threads that a watcher calls.
+//!    seed, by a watcher ([`Sim::watch`]), or by a scheduler of tasks ([`Builder::tasks`]).
 //! 5. At no moment does a CPU reach a free frame, be it by a translation, a path or a store on its way: that is asserted, not assumed.
 #![forbid(unsafe_code)]
 
 pub mod audit;
+mod descriptors;
 mod disk;
 mod hardware;
 mod host_thread;
@@ -36,8 +38,10 @@ mod tlb;
 mod world;
 
 pub use audit::{Expected, audit, audit_with};
+pub use descriptors::Descriptors;
 pub use disk::{SimDisk, Transfer};
 pub use hardware::PageFault;
 pub use machine::{Chaos, Moment, Sim};
 pub use program::{AccessError, Cpu};
+pub use random::Random;
 pub use world::{Builder, World};

@@ -13,6 +13,7 @@ use ferry_mm::trace::Event;
 use x86_64::structures::paging::{Page, PhysFrame};
 use x86_64::{PhysAddr, VirtAddr};
 
+use crate::descriptors::Descriptors;
 use crate::hardware::{Core, PageFault};
 use crate::host_thread;
 use crate::memory::{DeviceShape, FRAME_WORDS, Memory, behind_bar, coherent_frame};
@@ -63,19 +64,45 @@ pub enum Moment {
     CompleteCopies,
     /// Before translations are flushed.
     Flush,
+    /// Before each CPU forgets what a flush asks it to.
+    Acknowledge,
     /// After translations were flushed.
     Flushed,
     /// Before a root is loaded.
     LoadRoot,
+    /// After a root was loaded.
+    RootLoaded,
     /// Before a lock is taken, after it was taken, and after it was given back.
     Lock,
     /// In each turn of a wait.
     Relax,
     /// Before each part of a transfer of the swap disk, and at its end.
     Disk,
+    /// Before the descriptor of a frame is used. Told to a scheduler of tasks only.
+    Descriptor,
 }
 
 type Watcher = Arc<dyn Fn(&Sim, Moment) + Send + Sync>;
+
+/// How the CPUs share the host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Concurrency {
+    /// Whoever calls acts as a CPU. Several host threads may do so at once.
+    Threads,
+    /// CPUs are tasks of one host thread. This function is called at each [`Moment`], and may run other tasks before it returns.
+    Tasks(fn(Moment)),
+}
+
+impl Concurrency {
+    /// Lets other tasks run; afterwards this thread acts as the CPU that it acted as before.
+    pub(crate) fn switch(self, moment: Moment) {
+        if let Self::Tasks(switch) = self {
+            let cpu = host_thread::cpu();
+            switch(moment);
+            host_thread::become_cpu(cpu);
+        }
+    }
+}
 
 /// What the machine keeps for one CPU.
 struct CpuPlace {
@@ -93,6 +120,7 @@ pub struct Sim {
     device_descriptors: Vec<Arc<[Descriptor]>>,
     cpus: Box<[CpuPlace]>,
     chaos: Chaos,
+    concurrency: Concurrency,
     watcher: RwLock<Option<Watcher>>,
     flushes: Mutex<Vec<FlushRequest>>,
     listening: AtomicBool,
@@ -101,11 +129,12 @@ pub struct Sim {
 
 impl Sim {
     pub(crate) fn new(
-        descriptors: Arc<[Descriptor]>,
+        descriptors: &Descriptors,
         devices: &[DeviceShape],
-        device_descriptors: Vec<Arc<[Descriptor]>>,
+        device_descriptors: &[Descriptors],
         cpus: usize,
         chaos: Chaos,
+        concurrency: Concurrency,
     ) -> Self {
         let place = |number| CpuPlace {
             core: Mutex::new(Core::new(chaos.seed, number)),
@@ -114,11 +143,12 @@ impl Sim {
             waited: AtomicU32::new(0),
         };
         Self {
-            memory: Memory::new(descriptors.len(), devices),
-            descriptors,
-            device_descriptors,
+            memory: Memory::new(descriptors.for_the_machine().len(), devices),
+            descriptors: descriptors.for_the_machine(),
+            device_descriptors: device_descriptors.iter().map(Descriptors::for_the_machine).collect(),
             cpus: (0..cpus).map(place).collect(),
             chaos,
+            concurrency,
             watcher: RwLock::new(None),
             flushes: Mutex::new(Vec::new()),
             listening: AtomicBool::new(false),
@@ -256,6 +286,7 @@ impl Sim {
         if let Some(watcher) = watcher {
             watcher(self, moment);
         }
+        self.concurrency.switch(moment);
     }
 
     /// A frame is freed only after every CPU has forgotten it, and after every store to it has arrived.
@@ -293,7 +324,7 @@ impl Sim {
 }
 
 impl Machine for Sim {
-    type Descriptors = Arc<[Descriptor]>;
+    type Descriptors = Descriptors;
 
     fn load_entry(&self, slot: EntrySlot) -> RawEntry {
         self.announce(Moment::LoadEntry);
@@ -344,6 +375,7 @@ impl Machine for Sim {
         self.announce(Moment::Flush);
         self.flushes.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         for cpu in request.cpus.iter() {
+            self.announce(Moment::Acknowledge);
             let mut core = self.core(cpu);
             // The interrupt that carries the request, and INVLPG itself, wait for older stores (Intel SDM 3A 9.3).
             core.stores.drain(&self.memory);
@@ -354,10 +386,13 @@ impl Machine for Sim {
 
     fn load_root(&self, root: PhysFrame) {
         self.announce(Moment::LoadRoot);
-        let mut core = self.core(self.cpu());
-        core.stores.drain(&self.memory);
-        core.root = root;
-        core.tlb.change_root();
+        {
+            let mut core = self.core(self.cpu());
+            core.stores.drain(&self.memory);
+            core.root = root;
+            core.tlb.change_root();
+        }
+        self.announce(Moment::RootLoaded);
     }
 
     fn cpu(&self) -> CpuId {
@@ -368,7 +403,9 @@ impl Machine for Sim {
         self.announce(Moment::Relax);
         let waited = self.cpus[self.cpu().number()].waited.fetch_add(1, Ordering::Relaxed);
         assert!(waited < LONGEST_WAIT, "{:?} waits for ever", self.cpu());
-        host_thread::relax(waited);
+        if let Concurrency::Threads = self.concurrency {
+            host_thread::relax(waited);
+        }
     }
 
     fn held_locks(&self) -> &HeldLocks {

@@ -1,18 +1,19 @@
 //! Pseudo-random numbers from a seed: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 
 /// A sequence of numbers that its seed determines.
-pub(crate) struct Random(u64);
+#[derive(Debug)]
+pub struct Random(u64);
 
 impl Random {
     /// The sequence of this seed; `stream` tells several sequences of one seed apart.
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+    pub fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed ^ stream.wrapping_mul(0xd1b5_4a32_d192_ed03));
-        random.next();
+        random.draw();
         random
     }
 
     /// The next number.
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,12 +22,12 @@ impl Random {
     }
 
     /// A number below `bound`, which is not 0.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.draw() % bound as u64) as usize
     }
 
     /// True in `of_256` of 256 cases.
-    pub(crate) fn chance(&mut self, of_256: u8) -> bool {
-        of_256 != 0 && (self.next() & 0xff) < u64::from(of_256)
+    pub fn chance(&mut self, of_256: u8) -> bool {
+        of_256 != 0 && (self.draw() & 0xff) < u64::from(of_256)
     }
 }

@@ -3,15 +3,17 @@ use std::sync::Arc;
 
 use ferry_mm::MemoryManager;
 use ferry_mm::address::PAGE_BYTES;
-use ferry_mm::frame::{AnyFrame, CpuWindow, Descriptor, DeviceFrame, DeviceId, DeviceMemory, SystemMemory};
-use ferry_mm::machine::Machine;
+use ferry_mm::frame::{AnyFrame, CpuWindow, DeviceFrame, DeviceId, DeviceMemory, SystemMemory};
+use ferry_mm::machine::{CpuId, Machine};
 use ferry_mm::swap::SwapDisk;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
 use crate::audit::audit;
+use crate::descriptors::Descriptors;
 use crate::disk::SimDisk;
-use crate::machine::{Chaos, Sim};
+use crate::host_thread;
+use crate::machine::{Chaos, Concurrency, Moment, Sim};
 use crate::memory::{COHERENT_TYPE, DeviceShape};
 use crate::program::Cpu;
 
@@ -26,6 +28,7 @@ pub struct Builder {
     slots: usize,
     cpus: usize,
     chaos: Chaos,
+    concurrency: Concurrency,
 }
 
 impl Builder {
@@ -71,14 +74,28 @@ impl Builder {
         self
     }
 
+    /// The CPUs are tasks of one host thread: `switch` is called at each [`Moment`], and may run other tasks before it returns.
+    ///
+    /// Each task acts as its CPU ([`Sim::on`]) from its beginning to its end, and tasks are switched nowhere else.
+    pub fn tasks(mut self, switch: fn(Moment)) -> Self {
+        self.concurrency = Concurrency::Tasks(switch);
+        self
+    }
+
     /// Builds the machine and boots the memory manager on it.
     ///
     /// # Panics
     /// Where there are too few frames for the kernel itself, or more devices than the memory manager takes.
     pub fn build(self) -> World {
+        // Whatever CPU this thread acted as in another machine.
+        host_thread::as_cpu(CpuId::BOOT, || self.boot())
+    }
+
+    fn boot(self) -> World {
+        let descriptors = |count| Descriptors::new(count, self.concurrency);
         let ram = descriptors(self.frames);
         let shared: Vec<_> = self.devices.iter().map(|shape| descriptors(shape.frames)).collect();
-        let sim = Sim::new(ram.clone(), &self.devices, shared.clone(), self.cpus, self.chaos);
+        let sim = Sim::new(&ram, &self.devices, &shared, self.cpus, self.chaos, self.concurrency);
         let memory = SystemMemory::new(ram);
         let first = PhysFrame::containing_address(PhysAddr::new(RESERVED_FRAMES as u64 * PAGE_BYTES));
         memory.donate(&sim, first, (self.frames - RESERVED_FRAMES) as u64);
@@ -108,10 +125,6 @@ impl Builder {
     }
 }
 
-fn descriptors(count: usize) -> Arc<[Descriptor]> {
-    (0..count).map(|_| Descriptor::new()).collect()
-}
-
 /// A machine and its memory manager.
 pub struct World {
     manager: MemoryManager<Sim>,
@@ -123,7 +136,8 @@ pub struct World {
 impl World {
     /// A machine with 256 frames of RAM, no device and one calm CPU, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { frames: 256, devices: Vec::new(), slots: 0, cpus: 1, chaos: Chaos::CALM }
+        let (devices, concurrency) = (Vec::new(), Concurrency::Threads);
+        Builder { frames: 256, devices, slots: 0, cpus: 1, chaos: Chaos::CALM, concurrency }
     }
 
     /// The memory manager.
