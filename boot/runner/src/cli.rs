@@ -1,6 +1,6 @@
 //! The command line.
 use std::ffi::OsString;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{bench, demo, doctor, experiment, mutants, report, run_dir, shell, soak, sys, test_command};
+use crate::{bench, demo, doctor, experiment, explore, mutants, report, run_dir, shell, soak, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -75,6 +75,8 @@ enum Command {
     #[command(mut_arg("cpus", |cpus| cpus.default_value("2")))]
     #[command(mut_arg("swap", |swap| swap.default_value("4M")))]
     Run(RunArguments),
+    /// Explore what several CPUs may do to the memory manager: schedules in the simulator, and every order in a model
+    Explore(ExploreArguments),
     /// Say what is installed, what is missing and what to run
     Doctor,
     /// Run the experiment that this kernel is (what `cargo run --example` calls)
@@ -208,6 +210,27 @@ pub(crate) struct MachineArguments {
     /// How instructions are executed
     #[arg(long, value_name = "ACCEL", default_value = "tcg")]
     accel: Accelerator,
+}
+
+/// Without options: the model, then schedules, about a minute in all. A violation is shown with the command that replays it,
+/// and the exit status is 1.
+#[derive(Args, Debug)]
+struct ExploreArguments {
+    /// Run so many schedules, each with a seed of its own, and no model
+    #[arg(long, value_name = "N")]
+    schedules: Option<NonZeroU64>,
+    /// The seed of the first schedule; the others follow [default: 1]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Check the model of the protocol, and run no schedules
+    #[arg(long)]
+    model: bool,
+    /// Make this mistake in the model's protocol, such as no-flush, to see it found
+    #[arg(long, value_name = "MISTAKE", conflicts_with_all = ["schedules", "seed"])]
+    broken: Option<String>,
+    /// Run schedules of the source with this seeded mutant in it (see `mutants --list`), to see it found
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "broken"])]
+    mutant: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -385,6 +408,10 @@ fn execute(command: Command) -> Result<(), Error> {
         }
         Command::BootExperiment { kernel, experiment } => {
             experiment::run_kernel(&kernel, &experiment.into_options()?, &mut Screen::new())
+        }
+        Command::Explore(ExploreArguments { schedules, seed, model, broken, mutant }) => {
+            let schedules = schedules.map(NonZeroU64::get);
+            explore::run(&explore::Options { schedules, seed, model, broken, mutant })
         }
         Command::Doctor => doctor::run(),
     }

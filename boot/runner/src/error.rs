@@ -1,6 +1,7 @@
 //! Why a command does not end with success: refused before the system ran, or failed while it did.
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use crate::artifacts::ArtifactError;
 use crate::demo::failure::Failure;
@@ -79,6 +80,14 @@ pub enum Refusal {
         /// Why.
         source: io::Error,
     },
+    /// No mutant of the host has this name.
+    #[error("no mutant is named {0}, or only a booted kernel shows it; ./run.sh mutants --list shows them")]
+    NoHostMutant(String),
+    /// The explorer was given what it does not know; it has said what.
+    #[error(
+        "the explorer did nothing ({0}); its own message is above, and ./run.sh explore --help shows what there is"
+    )]
+    Explorer(ExitStatus),
     /// Something that `doctor` looks for is missing; its table says what.
     #[error("something that Ferry needs is missing; the table above says what to run")]
     Unfit,
@@ -93,6 +102,9 @@ pub enum Error {
     /// Exit status 1.
     #[error("{0}")]
     Failed(Box<Failure>),
+    /// Exit status 1, and the explorer has said what is violated.
+    #[error("the exploration found a violation; it is shown above, with the command that replays it")]
+    Violated,
     /// Exit status 1, and the tests' own output has said why.
     #[error("some tests failed; the list is above")]
     TestsFailed,
@@ -111,9 +123,11 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Self::Refused(_) => STATUS_REFUSED,
-            Self::Failed(_) | Self::TestsFailed | Self::UnmutatedFails(_) | Self::MutantsUnexplained(_) => {
-                STATUS_FAILED
-            }
+            Self::Failed(_)
+            | Self::Violated
+            | Self::TestsFailed
+            | Self::UnmutatedFails(_)
+            | Self::MutantsUnexplained(_) => STATUS_FAILED,
         }
     }
 }

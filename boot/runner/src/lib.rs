@@ -26,6 +26,7 @@ pub mod device;
 pub mod doctor;
 pub mod error;
 pub mod experiment;
+pub mod explore;
 pub mod guest;
 pub mod input;
 pub mod json;

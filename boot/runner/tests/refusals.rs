@@ -24,6 +24,10 @@ fn commands_and_options_that_do_not_exist() {
     refused(&["run", "pingpong"], "no experiment 'pingpong' in kernel/examples (did you mean ping_pong?)");
     refused(&["run", "../ping_pong"], "did you mean ping_pong?");
     refused(&["run", "ping_pong", "--memory", "1M"], "give it at least --memory");
+    refused(&["explore", "--schedules", "0"], "--schedules");
+    refused(&["explore", "--seed", "mine"], "--seed");
+    refused(&["explore", "--mutant", "tea"], "no mutant is named tea");
+    refused(&["explore", "--broken", "no-flush", "--seed", "1"], "cannot be used with");
 }
 
 #[test]
