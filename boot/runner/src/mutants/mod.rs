@@ -35,14 +35,14 @@ use programs::{Limit, Programs};
 use tree::{Side, Tree, TreeError};
 use verdict::{Fate, Verdict};
 
-/// How long the tests may take without a mutant.
-const UNMUTATED_LIMIT: Limit = Limit(Duration::from_secs(600));
+/// How long a test may take without a mutant.
+const UNMUTATED_LIMIT: Limit = Limit(Duration::from_secs(300));
 
-/// A mutant hangs that takes so many times longer than none,
-const PATIENCE: u32 = 5;
+/// A mutant hangs where a test takes so many times longer than the slowest one without a mutant,
+const PATIENCE: u32 = 4;
 
 /// and at least this.
-const LEAST_LIMIT: Duration = Duration::from_secs(60);
+const LEAST_LIMIT: Duration = Duration::from_secs(20);
 
 /// Widths of the columns with fate and name.
 const FATE_WIDTH: usize = 12;
@@ -111,12 +111,10 @@ fn on_the_host<'m>(
 ) -> Result<Vec<Verdict<'m>>, Error> {
     let tree = Tree::of(all, Side::Host).map_err(Refusal::from)?;
     screen.event(format_args!("building the tests of {} with all mutants", suite.packages().join(" and ")));
-    let programs = Programs::build(&tree, suite).map_err(|error| at(&tree, error))?;
+    let mut programs = Programs::build(&tree, suite).map_err(|error| at(&tree, error))?;
     let started = Instant::now();
-    if let Some(killer) = programs.run(None, UNMUTATED_LIMIT)? {
-        return Err(Error::UnmutatedFails(killer));
-    }
-    let limit = Limit((started.elapsed() * PATIENCE).max(LEAST_LIMIT));
+    let slowest = programs.run_unmutated(UNMUTATED_LIMIT)?.map_err(Error::UnmutatedFails)?;
+    let limit = Limit((slowest * PATIENCE).max(LEAST_LIMIT));
     screen.event(format_args!("they pass without a mutant, in {:.1} s", started.elapsed().as_secs_f64()));
     let next = AtomicUsize::new(0);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -127,7 +125,7 @@ fn on_the_host<'m>(
             scope.spawn(move || {
                 while let Some(&mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let started = Instant::now();
-                    let killer = programs.run(Some(&mutant.name), limit);
+                    let killer = programs.run(&mutant.name, limit);
                     let verdict = killer.map(|killer| Verdict::of(mutant, killer, started));
                     if sender.send(verdict).is_err() {
                         return;

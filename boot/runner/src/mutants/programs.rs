@@ -3,9 +3,11 @@
 //! A program runs its tests one at a time, in the order in which it lists them. So which test it was that hangs or ends
 //! the program follows from those whose results it has written.
 //!
+//! The quick tests run before the slow ones, which the run without a mutant tells apart: most mutants die early.
+//!
 //! Invariants:
 //! 1. The first test that fails ends the program.
-//! 2. Every run is bounded in time and in memory.
+//! 2. Every test is bounded in time, and the program in memory.
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -22,6 +24,9 @@ use crate::sys;
 /// Memory of a test program: far above what the tests need, far below what a host has.
 const MOST_MEMORY: u64 = 4 << 30;
 
+/// A test is slow that takes more than one part in so many of the time of its program.
+const SLOW_PART: u32 = 50;
+
 /// The programs of the packages of one suite.
 pub struct Programs {
     programs: Vec<Program>,
@@ -30,11 +35,13 @@ pub struct Programs {
 /// One of them.
 struct Program {
     path: PathBuf,
-    /// Its tests, in the order in which it runs them.
-    tests: Vec<String>,
+    /// Its quick tests, in the order in which it runs them.
+    quick: Vec<String>,
+    /// The others.
+    slow: Vec<String>,
 }
 
-/// How long a program may run.
+/// How long a test may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub Duration);
 
@@ -67,15 +74,39 @@ impl Programs {
         Ok(Self { programs })
     }
 
-    /// Runs them, as the mutant `name` or as what the source says; returns who failed first, or nothing.
+    /// Runs them as what the source says, and tells the slow tests from the quick ones. Returns the longest time that a test
+    /// took, or who failed.
     ///
     /// # Errors
     /// Where a program cannot be run.
-    pub fn run(&self, mutant: Option<&str>, limit: Limit) -> Result<Option<Killer>, Refusal> {
-        for program in &self.programs {
-            let failed = |source| Refusal::Program { program: program.path.display().to_string(), source };
-            if let Some(killer) = program.run(mutant, limit).map_err(failed)? {
-                return Ok(Some(killer));
+    pub fn run_unmutated(&mut self, limit: Limit) -> Result<Result<Duration, Killer>, Refusal> {
+        let mut slowest = Duration::ZERO;
+        for program in &mut self.programs {
+            let ran = program.run(None, &program.quick, limit).map_err(program.failed())?;
+            if let Some(killer) = ran.killer {
+                return Ok(Err(killer));
+            }
+            slowest = slowest.max(ran.took.iter().copied().max().unwrap_or_default());
+            let quick_below = ran.took.iter().sum::<Duration>() / SLOW_PART;
+            let timed = std::mem::take(&mut program.quick).into_iter().zip(ran.took);
+            let (quick, slow): (Vec<_>, Vec<_>) = timed.partition(|(_, took)| *took <= quick_below);
+            program.quick = quick.into_iter().map(|(test, _)| test).collect();
+            program.slow = slow.into_iter().map(|(test, _)| test).collect();
+        }
+        Ok(Ok(slowest))
+    }
+
+    /// Runs them as the mutant of this name; returns who failed first, or nothing.
+    ///
+    /// # Errors
+    /// Where a program cannot be run.
+    pub fn run(&self, mutant: &str, limit: Limit) -> Result<Option<Killer>, Refusal> {
+        let quick = self.programs.iter().map(|program| (program, &program.quick));
+        let slow = self.programs.iter().map(|program| (program, &program.slow));
+        for (program, tests) in quick.chain(slow) {
+            let ran = program.run(Some(mutant), tests, limit).map_err(program.failed())?;
+            if ran.killer.is_some() {
+                return Ok(ran.killer);
             }
         }
         Ok(None)
@@ -86,36 +117,51 @@ impl Program {
     fn at(path: PathBuf) -> io::Result<Self> {
         let output = Command::new(&path).args(["--list", "--format=terse"]).env_remove(VARIABLE).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let tests = text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
-        Ok(Self { path, tests })
+        let quick = text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
+        Ok(Self { path, quick, slow: Vec::new() })
     }
 
-    fn run(&self, mutant: Option<&str>, limit: Limit) -> io::Result<Option<Killer>> {
+    fn failed(&self) -> impl FnOnce(io::Error) -> Refusal + use<> {
+        let program = self.path.display().to_string();
+        move |source| Refusal::Program { program, source }
+    }
+
+    fn run(&self, mutant: Option<&str>, tests: &[String], limit: Limit) -> io::Result<Ran> {
+        if tests.is_empty() {
+            // Without a name the program would run all.
+            return Ok(Ran::default());
+        }
         let mut command = Command::new(&self.path);
-        command.arg("--test-threads=1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(["--test-threads=1", "--exact"]).args(tests);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         // A failure that a property test writes down would be tried first by the next mutant, too.
         command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true").env_remove(VARIABLE);
         command.envs(mutant.map(|name| (VARIABLE, name)));
         sys::end_with_parent(&mut command);
         sys::bound_memory(&mut command, MOST_MEMORY);
         let mut child = command.spawn()?;
-        let (end, text) = follow(&mut child, Instant::now() + limit.0);
+        let (end, took) = follow(&mut child, limit);
         // Ended already, or of no use any more.
         let _ = child.kill();
         let status = child.wait()?;
-        Ok(match end {
+        let running = || tests.get(took.len()).map_or("no test", String::as_str).to_owned();
+        let killer = match end {
             End::Failed(test) => Some(Killer::Test(test)),
-            End::TimedOut => Some(Killer::Hang(self.running(&text))),
+            End::TimedOut => Some(Killer::Hang(running())),
             End::Closed if status.success() => None,
-            End::Closed => Some(Killer::Abort(self.running(&text))),
-        })
+            End::Closed => Some(Killer::Abort(running())),
+        };
+        Ok(Ran { killer, took })
     }
+}
 
-    /// The test that was running when the program had written `text`.
-    fn running(&self, text: &str) -> String {
-        let done = text.lines().filter(|line| line.starts_with("test ") && !line.ends_with("... ")).count();
-        self.tests.get(done).map_or("no test", String::as_str).to_owned()
-    }
+/// A run of one program.
+#[derive(Default)]
+struct Ran {
+    /// Who failed, if somebody did.
+    killer: Option<Killer>,
+    /// How long each test took that ended.
+    took: Vec<Duration>,
 }
 
 /// How a program's output ended.
@@ -128,29 +174,28 @@ enum End {
     Closed,
 }
 
-/// Reads what a program writes until it ends, a test fails, or the time is over.
-fn follow(child: &mut Child, deadline: Instant) -> (End, String) {
+/// Reads what a program writes until it ends, a test fails, or one takes too long. Returns how long each test took that ended.
+fn follow(child: &mut Child, limit: Limit) -> (End, Vec<Duration>) {
     let (sender, receiver) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
-        std::thread::spawn(move || {
-            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
+        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+        std::thread::spawn(move || lines.try_for_each(|line| sender.send(line)));
     }
-    let mut text = String::new();
+    let (mut took, mut since) = (Vec::new(), Instant::now());
     loop {
-        let end = match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match receiver.recv_timeout(limit.0) {
             Ok(line) => {
-                text += &line;
-                text.push('\n');
-                match failed(&line) {
-                    Some(test) => End::Failed(test.to_owned()),
-                    None => continue,
+                if let Some(test) = failed(&line) {
+                    return (End::Failed(test.to_owned()), took);
+                }
+                if line.starts_with("test ") && line.contains(" ... ") {
+                    took.push(since.elapsed());
+                    since = Instant::now();
                 }
             }
-            Err(RecvTimeoutError::Timeout) => End::TimedOut,
-            Err(RecvTimeoutError::Disconnected) => End::Closed,
-        };
-        return (end, text);
+            Err(RecvTimeoutError::Timeout) => return (End::TimedOut, took),
+            Err(RecvTimeoutError::Disconnected) => return (End::Closed, took),
+        }
     }
 }
 
@@ -167,9 +212,6 @@ mod tests {
     fn the_harness_says_which_test_it_was() {
         assert_eq!(failed("test a::c ... FAILED"), Some("a::c"));
         assert_eq!((failed("test a::b ... ok"), failed("test result: FAILED. 1 passed")), (None, None));
-        let program = Program { path: PathBuf::new(), tests: ["a", "b", "c"].map(String::from).into() };
-        assert_eq!(program.running("\nrunning 3 tests\ntest a ... ok\ntest b ... ok\ntest c ... "), "c");
-        assert_eq!(program.running("\nrunning 3 tests\n"), "a");
     }
 
     #[test]
@@ -180,8 +222,9 @@ mod tests {
             let path = scratch.file(name);
             std::fs::write(&path, format!("#!/bin/sh\necho 'test first ... ok'\n{text}\n")).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-            let program = Program { path, tests: ["first", "second"].map(String::from).into() };
-            program.run(Some("m"), Limit(Duration::from_secs(seconds))).unwrap()
+            let program = Program { path, quick: Vec::new(), slow: Vec::new() };
+            let tests = ["first", "second"].map(String::from);
+            program.run(Some("m"), &tests, Limit(Duration::from_secs(seconds))).unwrap().killer
         };
         assert_eq!(run("hangs", "exec sleep 600", 1), Some(Killer::Hang("second".into())));
         assert_eq!(run("dies", "kill -ABRT $$", 60), Some(Killer::Abort("second".into())));

@@ -165,8 +165,12 @@ fn differences(source: &str, at: Range<usize>, mutated: &str) -> Vec<(Range<usiz
                 i += 1;
             }
         }
-        let end = if first == i { start_of(first) } else { end_of(i - 1) };
-        found.push((start_of(first)..end, text));
+        found.push(match first == i {
+            // A bracket that closes belongs to the word before it: others may put something in before the next one.
+            true if text.starts_with('}') && first > 0 => (end_of(first - 1)..end_of(first - 1), format!(" {text}")),
+            true => (start_of(first)..start_of(first), text),
+            false => (start_of(first)..end_of(i - 1), text),
+        });
     }
     found
 }
@@ -232,7 +236,7 @@ mod tests {
         assert_eq!(spliced("if a && b {}", &mutants).unwrap(), expected);
         let around = [mutant("m", "a; b; c;", "if CHOSEN { c; } a; b; if !CHOSEN { c; }"), mutant("n", "b;", "d;")];
         let expected = "if crate::mutant::chosen(0) { c; } a; if crate::mutant::chosen(1) { d; } else { b; } if \
-                        !crate::mutant::chosen(0) { c;}";
+                        !crate::mutant::chosen(0) { c; }";
         assert_eq!(spliced("a; b; c;", &around).unwrap().split_whitespace().collect::<Vec<_>>().join(" "), expected);
         let both = [
             mutant("m", "if a && b {", "if !CHOSEN && a && b {"),

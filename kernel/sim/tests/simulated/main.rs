@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
 mod allocator;
 mod areas;
+mod between_steps;
 mod coherent;
 mod coherent_pins;
 mod death;
