@@ -175,8 +175,8 @@ pub const COMMANDS: &[CommandHelp] = &[
         name: "break",
         arguments: "flush",
         summary: "from now on no flush is done",
-        help: "What the CPU has cached stays in use, though the entry says otherwise: see it with `read` and `write` after `protect`, `fork` or \
-               `unmap`. `repair flush` ends it.",
+        help: "What the CPU caches from now on stays in use, though the entry says otherwise: `read` a page, then `migrate`, `protect` \
+               or `unmap` it, then `read` and `write` it. `repair flush` ends it.",
     },
     CommandHelp {
         name: "repair",
