@@ -165,10 +165,10 @@ const app = {
       return item;
     };
     legend.append(element("b", "", "Pages "), ...[...used.page].sort((x, y) => x - y).map((look) => entry("page", look)));
-    const stale = element("span", "key", element("span", "swatch stale"), " a TLB may hold an older translation");
+    const stale = element("span", "key", element("span", "swatch stale"), " stale: a TLB may hold an older translation");
     legend.append(stale, element("b", "", " Frames "), ...[...used.frame].sort((x, y) => x - y).map((look) => entry("frame", look)));
     legend.append(element("b", "", " Arrows "), element("span", "key", element("span", "swatch names"), " the entry names this frame"),
-      element("span", "key", element("span", "swatch moves"), " so does the entry of a page on its way"), element("span", "key", element("span", "swatch copies"), " bytes are copied"));
+      element("span", "key", element("span", "swatch moves"), " likewise, while the page is on its way"), element("span", "key", element("span", "swatch copies"), " bytes are copied"));
   },
 
   buildControls() {

@@ -44,15 +44,15 @@ const frameOfEntry = (lo, hi) => {
 
 const frameText = ([kind, number]) => (kind === 0 ? "RAM frame 0x" + hex(number) : `device ${kind - 1} frame 0x${hex(number)}`);
 
-// One sentence for a level-1 entry.
-const entryWords = (lo, hi) => {
+// One sentence for a level-1 entry; in brief, without what only its owner needs to know.
+const entryWords = (lo, hi, isBrief = false) => {
   const right = lo & 2 ? "writable" : "read-only";
   switch (kindOfEntry(lo, hi)) {
     case EntryKind.Empty: return "empty";
     case EntryKind.Present: return `present, ${frameText(frameOfEntry(lo, hi))}, ${right}`;
     case EntryKind.Swap: return `swapped out, slot ${payload(lo, hi)}`;
-    case EntryKind.Migrating: return `migrating from ${frameText(frameOfEntry(lo, hi))}, taken by CPU ${(hi >>> 20) & 0x7f}`;
-    case EntryKind.Device: return `on ${frameText(frameOfEntry(lo, hi))}, ${right} when it comes home`;
+    case EntryKind.Migrating: return `migrating from ${frameText(frameOfEntry(lo, hi))}` + (isBrief ? "" : `, taken by CPU ${(hi >>> 20) & 0x7f}`);
+    case EntryKind.Device: return `on ${frameText(frameOfEntry(lo, hi))}` + (isBrief ? "" : `, ${right} when it comes home`);
     case EntryKind.Exclusive: return `${frameText(frameOfEntry(lo, hi))}, in exclusive use by a device`;
     case EntryKind.NoAccess: return `${frameText(frameOfEntry(lo, hi))}, no access allowed`;
     case EntryKind.Poison: return "poisoned: the contents are lost";

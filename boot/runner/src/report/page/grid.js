@@ -16,6 +16,15 @@ const PLAIN = new Set(["untouched", "free", "zero", "kernel", ""]);
 // So many items of a grid have room for their names.
 const LABELLED = 64;
 
+// Between cells with names: arrows run there, so that they hide none.
+const LABELLED_GAP = 6;
+
+// How much of the window a board with few items may take: as in the style.
+const SMALL_BOARD = 0.41;
+
+// The inspector's least height and the space between the parts, as in the style.
+const INSPECTOR_AND_GAPS = 240;
+
 class Grid {
   // `labels` gives the two lines of text of an item.
   constructor(container, title, kind, items, labels) {
@@ -46,27 +55,36 @@ class Grid {
 
   // Chooses the size of the cells so that all fit into `height`.
   layout(height) {
-    const width = this.box.clientWidth, n = this.items.length;
-    const gapOf = (size) => (size > 8 ? 2 : 1);
-    const fits = (size) => Math.ceil(n / Math.max(1, Math.floor(width / (size + gapOf(size))))) * (size + gapOf(size)) <= height;
-    if (n <= LABELLED) {
-      this.columns = Math.max(1, Math.min(n, Math.floor(width / 82)));
-      this.cell = { w: Math.floor(width / this.columns) - 4, h: n <= 24 ? 44 : 38, gap: 4 };
-      this.cell.w = Math.min(this.cell.w, 112);
-    } else {
-      let size = 26;
-      while (size > 2 && !fits(size)) size--;
-      const gap = gapOf(size);
-      this.cell = { w: size, h: size, gap };
-      this.columns = Math.max(1, Math.floor(width / (size + gap)));
-    }
-    this.rows = Math.ceil(n / this.columns);
+    if (this.items.length <= LABELLED) this.layoutLabelled(height); else this.layoutSmall(height);
+    this.rows = Math.ceil(this.items.length / this.columns);
     const ratio = devicePixelRatio || 1, { w, h, gap } = this.cell;
     const [pixelWidth, pixelHeight] = [this.columns * (w + gap), this.rows * (h + gap)];
     this.canvas.width = pixelWidth * ratio;
     this.canvas.height = pixelHeight * ratio;
     this.canvas.style.width = pixelWidth + "px";
     this.canvas.style.height = pixelHeight + "px";
+  }
+
+  // The largest cells with names of which all rows are seen; the smallest where none do.
+  layoutLabelled(height) {
+    const width = this.box.clientWidth, n = this.items.length, gap = LABELLED_GAP;
+    for (const [least, h] of [[76, 44], [76, 34], [60, 34], [60, 30]]) {
+      this.columns = Math.max(1, Math.min(n, Math.floor(width / (least + gap))));
+      this.cell = { w: Math.min(112, Math.floor(width / this.columns) - gap), h, gap };
+      if (Math.ceil(n / this.columns) * (h + gap) <= height) return;
+    }
+  }
+
+  layoutSmall(height) {
+    const width = this.box.clientWidth, n = this.items.length;
+    // Gaps would leave the smallest cells no colour.
+    const gapOf = (size) => (size > 8 ? 2 : size > 3 ? 1 : 0);
+    const fits = (size) => Math.ceil(n / Math.max(1, Math.floor(width / (size + gapOf(size))))) * (size + gapOf(size)) <= height;
+    let size = 26;
+    while (size > 2 && !fits(size)) size--;
+    const gap = gapOf(size);
+    this.cell = { w: size, h: size, gap };
+    this.columns = Math.max(1, Math.floor(width / (size + gap)));
   }
 
   place(slot) {
@@ -81,19 +99,20 @@ class Grid {
     return column < this.columns && slot < this.items.length ? this.items[slot] : -1;
   }
 
-  // The middle of the upper edge of an item's cell, within `frame`'s box.
-  top(item, frame) {
-    const slot = this.items.indexOf(item);
-    if (slot < 0) return null;
-    const box = this.canvas.getBoundingClientRect(), [x, y] = this.place(slot), { w, h } = this.cell;
-    return [box.left - frame.left + x + w / 2, box.top - frame.top + y + Math.min(3, h / 2)];
+  get isLabelled() { return this.items.length <= LABELLED; }
+
+  // An item's cell and the upper edge of its grid, within `frame`'s box.
+  cellWithin(item, frame) {
+    const box = this.canvas.getBoundingClientRect(), [x, y] = this.place(this.items.indexOf(item));
+    const [left, top] = [box.left - frame.left, box.top - frame.top];
+    return { x: left + x, y: top + y, w: this.cell.w, h: this.cell.h, top };
   }
 
   draw(state, marks) {
     const ratio = devicePixelRatio || 1, pen = this.canvas.getContext("2d"), { w, h } = this.cell;
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    const large = w >= 60;
+    const large = this.isLabelled;
     for (let slot = 0; slot < this.items.length; slot++) {
       const item = this.items[slot], [x, y] = this.place(slot);
       const name = Looks[this.kind][lookOf(this.kind, state, item)][0];
@@ -139,6 +158,12 @@ class Grid {
     } else if (name === "device" || name === "mapped") {
       pen.fillStyle = "rgba(0,0,0,.25)";
       pen.fillRect(x + w - Math.max(3, w * 0.07), y, Math.max(3, w * 0.07), h);
+    } else if (name === "table") {
+      pen.fillStyle = "rgba(255,255,255,.4)";
+      for (let line = 0; line < 3; line++) pen.fillRect(x + w - 4 - 4 * line, y, 1.5, h);
+    } else if (name === "swapped") {
+      pen.fillStyle = "rgba(0,0,0,.3)";
+      pen.fillRect(x, y, w, Math.max(3, h * 0.1));
     } else if (name === "shared") {
       pen.fillStyle = "rgba(255,255,255,.35)";
       pen.fillRect(x, y + h - Math.max(3, h * 0.1), w, Math.max(3, h * 0.1));
@@ -164,9 +189,9 @@ class Grid {
     if (name === "" || name === "free") pen.fillStyle = Colours.faint;
     pen.textAlign = "left";
     pen.font = `600 ${h > 40 ? 13 : 12}px system-ui, sans-serif`;
-    pen.fillText(first, x + 7, y + h / 2 - 3, w - 12);
+    pen.fillText(first, x + 9, y + h / 2 - (h > 40 ? 3 : 2), w - 12);
     pen.font = "11px system-ui, sans-serif";
-    pen.fillText(second, x + 7, y + h / 2 + 13, w - 12);
+    pen.fillText(second, x + 9, y + h / 2 + (h > 40 ? 13 : 11), w - 12);
   }
 }
 
@@ -177,16 +202,16 @@ const grids = (() => {
   const pageLabels = (state, cell) => {
     const { space, page } = index.cells[cell];
     const frame = frameOfEntry(state.lo[cell], state.hi[cell]), pinned = frame && state.pins[index.frameAt(...frame)];
-    const what = Looks.page[state.page(cell)][1] + (pinned ? ", pinned" : "");
-    return [pageText(space, page), state.stale.has(cell) ? what + ", stale TLB" : what];
+    const what = pinned ? "pinned" : Looks.page[state.page(cell)][1];
+    return [pageText(space, page), state.stale.has(cell) ? "stale in TLB" : what];
   };
   const frameLabels = (state, frame) => {
     const look = state.frame(frame), name = "0x" + hex(index.frames[frame].number);
-    if (look === Frame.Table) return [name, `level-${state.table[frame]} table`];
+    if (look === Frame.Table) return [name, `L${state.table[frame]} table`];
     if ([Frame.Page, Frame.Shared, Frame.Moving, Frame.Pinned].includes(look)) {
       const pages = state.pagesOf(frame).map((cell) => pageText(index.cells[cell].space, index.cells[cell].page));
       const what = pages.length > 1 ? `${pages[0]} ×${pages.length}` : pages[0] ?? "";
-      return [name, look === Frame.Pinned ? what + ", pinned" : what];
+      return [look === Frame.Pinned ? name + " pin" : name, what];
     }
     return [name, Looks.frame[look][1]];
   };
@@ -210,7 +235,11 @@ const grids = (() => {
     for (const world of ["pages", "ram", "device"]) {
       const mine = all.filter((grid) => grid.box.closest(".world").id === world);
       const total = mine.reduce((sum, grid) => sum + grid.items.length, 0);
-      const room = document.getElementById("board").clientHeight - 72 - mine.length * 38;
+      const board = document.getElementById("board");
+      // A board with few items grows with them, up to the height that the style, legend and inspector leave it.
+      const left = document.querySelector("main").clientHeight - document.getElementById("legend").offsetHeight - INSPECTOR_AND_GAPS;
+      const height = isSmall ? Math.min(innerHeight * SMALL_BOARD, left) : board.clientHeight;
+      const room = height - 56 - mine.length * 40;
       for (const grid of mine) grid.layout(Math.max(60, room * grid.items.length / total));
     }
   };
@@ -221,12 +250,15 @@ const grids = (() => {
     for (const other of touched) marks.frame.push([other, Colours.hot, 2]);
     if (cell >= 0) marks.page.push([cell, Colours.hot, 3]);
     if (frame >= 0) marks.frame.push([frame, Colours.hot, 3]);
+    const named = cell >= 0 ? frameOfEntry(state.lo[cell], state.hi[cell]) : null;
+    if (named) marks.frame.push([index.frameAt(...named), Colours.hot, 2]);
     for (const grid of all) {
       if (grid.space !== undefined) {
         const alive = state.spaces.has(grid.space);
         grid.box.classList.toggle("gone", !alive);
         const cpus = [...state.entered].filter(([, space]) => space === grid.space).map(([cpu]) => `CPU ${cpu}`);
-        grid.note.textContent = !alive ? "not there" : [cpus.length ? `in use by ${cpus.join(", ")}` : "not in use", countsText(state, grid.space)].filter(Boolean).join(" · ");
+        grid.note.textContent = !alive ? "not there" : [cpus.length ? `on ${cpus.join(", ")}` : "on no CPU", countsText(state, grid.space)].filter(Boolean).join(" · ");
+        grid.note.title = "Which CPUs use this space, and how many of its pages the kernel counts where";
       }
       grid.draw(state, marks[grid.kind]);
     }
@@ -235,16 +267,34 @@ const grids = (() => {
 
   // What a space counts: [RAM, zero, device, swap].
   const countsText = (state, space) => {
-    const names = ["in RAM", "zero page", "on device", "swapped"];
+    const names = ["RAM", "zero", "device", "swap"];
     return (state.charged.get(space) ?? []).map((count, kind) => (count ? `${grouped(count)} ${names[kind]}` : "")).filter(Boolean).join(", ");
   };
 
-  const arrow = (from, to, name) => {
-    // An arc above the cells: it leaves and arrives from above, so that it hides few labels.
-    const rise = Math.min(from[1], to[1]) - 14, [x1, y1] = from, [x2, y2] = to;
-    const path = `M${x1},${y1} C${x1 + (x2 - x1) * 0.15},${rise} ${x2 - (x2 - x1) * 0.08},${rise} ${x2},${y2}`;
-    return `<path class="halo" d="${path}"/><path class="${name}" d="${path}" marker-end="url(#tip-${name})"/>`;
+  // Between small cells, which have no names that it could hide: an arc.
+  const arc = (from, to) => {
+    const [x1, x2] = [from.x + from.w / 2, to.x + to.w / 2], rise = Math.min(from.y, to.y) - 10;
+    return `M${x1},${from.y} C${x1 + (x2 - x1) * 0.15},${rise} ${x2 - (x2 - x1) * 0.08},${rise} ${x2},${to.y}`;
   };
+
+  // Between cells with names: up beside the cell, along above its grid, down beside the other cell, and into it from the side.
+  const route = (from, to, side) => {
+    const offset = side * LABELLED_GAP * 0.25, lane = side < 0 ? 4 : 8;
+    const leave = from.x + from.w + LABELLED_GAP / 2 + offset, arrive = to.x - LABELLED_GAP / 2 + offset;
+    const [up, down] = [from.top - lane, to.top - lane], [y1, y2] = [from.y + from.h / 2, to.y + to.h / 2];
+    const points = [[from.x + from.w - 5, y1], [leave, y1]];
+    // Side by side, both cells have the same gap between columns.
+    if (Math.abs(leave - arrive) > 1) {
+      points.push([leave, up]);
+      if (Math.abs(up - down) > 1) points.push([to.channel + offset, up], [to.channel + offset, down]);
+      points.push([arrive, down]);
+    }
+    points.push([arrive, y2], [to.x + 6, y2]);
+    return "M" + points.map((point) => point.join(",")).join(" L");
+  };
+
+  const arrow = (path, name) =>
+    `<path class="halo" d="${path}"/><path class="${name}" d="${path}" marker-end="url(#tip-${name})"/>` + (name === "copies" ? `<path class="middle" d="${path}"/>` : "");
 
   const arrows = (state, cell, frame) => {
     const svg = document.getElementById("arrows"), box = svg.getBoundingClientRect();
@@ -252,8 +302,11 @@ const grids = (() => {
     const join = (kindA, a, kindB, b, name) => {
       const [gridA, gridB] = [of(kindA, a), of(kindB, b)];
       if (!gridA || !gridB) return;
-      const from = gridA.top(a, box), to = gridB.top(b, box);
-      if (from && to) parts.push(arrow(from, to, name));
+      const from = gridA.cellWithin(a, box), to = gridB.cellWithin(b, box);
+      const isRouted = gridA.isLabelled && gridB.isLabelled;
+      // Beside the other grid, where its world begins.
+      to.channel = gridB.canvas.getBoundingClientRect().left - box.left - 12;
+      parts.push(arrow(isRouted ? route(from, to, name === "copies" ? 1 : -1) : arc(from, to), name));
     };
     const cells = cell >= 0 ? [cell] : frame >= 0 ? state.pagesOf(frame).slice(0, 8) : [];
     for (const one of cells) {
@@ -265,7 +318,7 @@ const grids = (() => {
     if (i >= 0 && data.kind[i] === Kind.Copied) {
       join("frame", index.frameAt(data.a[i], data.b[i]), "frame", index.frameAt(data.c[i], data.d[i]), "copies");
     }
-    const tips = ["names", "moves", "copies"].map((name) => `<marker id="tip-${name}" class="${name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker>`);
+    const tips = ["names", "moves", "copies"].map((name) => `<marker id="tip-${name}" class="${name}" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="11" markerHeight="11" orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker>`);
     svg.innerHTML = `<defs>${tips.join("")}</defs>${parts.join("")}`;
   };
   return { all, layout, draw };

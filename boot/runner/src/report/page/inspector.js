@@ -79,7 +79,7 @@ const inspector = (() => {
   // Scrolls a history so far that its last past event is seen.
   const showNow = (box) => {
     const list = box.querySelector(".history"), line = [...list.querySelectorAll(".jump:not(.future)")].pop();
-    if (line) list.scrollTop = Math.max(0, line.offsetTop - list.offsetTop - list.clientHeight + line.clientHeight + 44);
+    if (line) list.scrollTop = Math.max(0, line.offsetTop - list.offsetTop - list.clientHeight + line.clientHeight + Math.min(44, list.clientHeight / 3));
   };
 
   const part = (title, ...content) => element("section", "part", element("h3", "", title), ...content);
@@ -87,7 +87,7 @@ const inspector = (() => {
   const draw = (state, chosen, isFollowed) => {
     panel.replaceChildren();
     const heading = element("h2");
-    const mode = element("button", "follow", isFollowed ? "follows the events" : "chosen: click to follow the events again");
+    const mode = element("button", "follow", isFollowed ? "follows the events" : "✕ follow the events again");
     mode.type = "button";
     mode.disabled = isFollowed;
     mode.addEventListener("click", () => app.follow());
@@ -99,7 +99,9 @@ const inspector = (() => {
       const cell = index.cells[chosen.item], look = Looks.page[state.page(chosen.item)];
       const name = pageText(cell.space, cell.page);
       heading.append(name[0].toUpperCase() + name.slice(1), element("small", "", ` of space ${cell.space}, ${addressText(cell.page)}`));
-      panel.append(element("div", "chosen", heading, element("span", `look ${look[0]}`, look[1]), element("span", "", look[2]), mode));
+      const named = frameOfEntry(state.lo[chosen.item], state.hi[chosen.item]);
+      const pinned = named && state.pins[index.frameAt(...named)] ? [element("span", "look pinned", "pinned"), element("span", "meaning", "it stays: somebody uses the frame by its physical address")] : [element("span", "meaning", look[2])];
+      panel.append(element("div", "chosen", heading, element("span", `look ${look[0]}`, look[1]), ...pinned, mode));
       const past = part("What TLBs may hold", tlb(state, chosen.item), element("h3", "", "History"), history(index.cellEvents[chosen.item]));
       past.classList.add("past");
       panel.append(element("div", "parts", part("The walk: from CR3 to the page, every bit", walk(state, cell)), past));
@@ -108,7 +110,7 @@ const inspector = (() => {
     }
     const frame = index.frames[chosen.item], look = Looks.frame[lookOf("frame", state, chosen.item)];
     heading.append(frame.kind === 0 ? "RAM frame 0x" + hex(frame.number) : `Frame 0x${hex(frame.number)} of device ${frame.kind - 1}`);
-    panel.append(element("div", "chosen", heading, element("span", `look ${look[0]}`, look[1]), element("span", "", look[2]), mode));
+    panel.append(element("div", "chosen", heading, element("span", `look ${look[0]}`, look[1]), element("span", "meaning", look[2]), mode));
     const pages = state.pagesOf(chosen.item).map((cell) => {
       const { space, page } = index.cells[cell], button = element("button", "jump", `${pageText(space, page)} of space ${space}: ${entryWords(state.lo[cell], state.hi[cell])}`);
       button.type = "button";
@@ -155,12 +157,12 @@ const costsPanel = (() => {
     }
     if (!migrations.length) panel.append(element("p", "", "No call moved pages in this run."));
     panel.append(element("h3", "", "Faults"));
-    panel.append(table("faults", ["outcome", "how often", "median", "longest"], [...faultCosts].map(([name, list]) => [OUTCOMES[name] ?? name, grouped(list.length), timeText(median(list)), timeText(list.reduce((x, y) => Math.max(x, y), 0))])));
+    panel.append(table("faults", ["outcome", "times", "median", "longest"], [...faultCosts].map(([name, list]) => [OUTCOMES[name] ?? name, grouped(list.length), timeText(median(list)), timeText(list.reduce((x, y) => Math.max(x, y), 0))])));
     const places = new Map();
     for (let i = 0; i < data.length; i++) if (data.kind[i] === Kind.FaultRaised) places.set(data.c[i], (places.get(data.c[i]) ?? 0) + 1);
     if (places.size) {
       panel.append(element("h3", "", "Instructions that faulted"));
-      panel.append(table("faults", ["instruction", "how often"], [...places].map(([at, count]) => [head.instructions[at], grouped(count)])));
+      panel.append(table("faults", ["instruction", "times"], [...places].map(([at, count]) => [head.instructions[at], grouped(count)])));
     }
   };
   const draw = (position) => {

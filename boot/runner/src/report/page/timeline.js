@@ -7,7 +7,8 @@ const migrations = (() => {
   for (let i = 0; i < data.length; i++) {
     const cpu = data.cpu[i];
     switch (data.kind[i]) {
-      case Kind.Step: steps.push({ at: i, number: data.a[i] }); break;
+      // Two steps of one number that meet are one.
+      case Kind.Step: if (steps[steps.length - 1]?.number !== data.a[i]) steps.push({ at: i, number: data.a[i] }); break;
       case Kind.Migration: {
         const stack = open.get(cpu) ?? [];
         open.set(cpu, stack);
@@ -85,7 +86,7 @@ const timeline = (() => {
       const full = `${number} ${text}`;
       if (to - from > 14) {
         pen.save(); pen.beginPath(); pen.rect(from, 0, to - from - 3, STEP_HEIGHT); pen.clip();
-        pen.fillText(pen.measureText(full).width > to - from - 8 && to - from < 40 ? String(number) : full, from + 5, 14); pen.restore();
+        pen.fillText(pen.measureText(full).width > to - from - 8 && to - from < 70 ? String(number) : full, from + 5, 14); pen.restore();
       }
       pen.fillStyle = Colours.line;
       pen.fillRect(from, 0, 1, HEIGHT);

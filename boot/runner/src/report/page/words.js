@@ -100,7 +100,7 @@ const words = (i) => {
       if (level > 1) {
         return `level-${level} entry of ${spaceText(space)}: ${data.e[i] & 1 ? `links a level-${level - 1} table, RAM frame 0x${hex(field(data.e[i], data.f[i]))}` : "cut"}`;
       }
-      return `${pageText(space, page)} of ${spaceText(space)}: ${entryWords(data.c[i], data.d[i])} → ${entryWords(data.e[i], data.f[i])}`;
+      return `${pageText(space, page)} of ${spaceText(space)}: ${entryWords(data.c[i], data.d[i], true)} → ${entryWords(data.e[i], data.f[i], true)}`;
     }
     case Kind.FaultRaised: {
       const code = data.d[i], at = spaceOfCpuAt(i);
@@ -199,7 +199,7 @@ const Looks = {
   frame: [
     ["kernel", "kernel", "the kernel's own"],
     ["free", "free", "nobody uses it"],
-    ["inhand", "in hand", "taken, but no entry names it: being filled or let go"],
+    ["inhand", "unmapped", "taken, but no entry names it: being filled or let go"],
     ["table", "table", "a page table"],
     ["writable", "page", "holds a page"],
     ["shared", "shared page", "holds a page that several entries name"],
