@@ -60,7 +60,7 @@ pub(super) fn walk(desk: &mut Desk, place: &str) -> CommandResult {
             step.entry.0
         ));
     }
-    if path.leaf().is_none() {
+    if path.leaf().is_none() && path.last() == RawEntry::EMPTY {
         desk.say(format_args!("  the tables below do not exist: nothing was ever here"));
     }
     Ok(())
