@@ -15,8 +15,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use support::console_block::{CHECKS, Shown, chapter, commands, compare};
 use support::{ferry, run};
 
-/// Pages of `docs/` that teach nothing by themselves: lists that other tests hold against the source.
-const WITHOUT_A_COMMAND: [&str; 4] = ["SUMMARY", "lessons", "rules", "testing"];
+/// Pages of `docs/` that teach nothing by themselves: lists that other tests hold against the source, and the figures of a bench
+/// that takes longer than the rest of the book.
+const WITHOUT_A_COMMAND: [&str; 5] = ["SUMMARY", "costs", "lessons", "rules", "testing"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
