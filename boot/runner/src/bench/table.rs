@@ -11,7 +11,7 @@ use crate::size::grouped;
 /// Shows the figures, beside those of the peer.
 pub fn show(screen: &Screen, figures: &[Figure]) {
     screen.plain("");
-    screen.plain("operation            pages CPUs   in all     copy non-copy   goal          Linux  ratio IPIs INVLPG CR3  BAR B/page");
+    screen.plain("operation            pages CPUs      in all     copy    non-copy        goal          Linux  ratio IPIs INVLPG CR3  BAR B/page");
     for figure in figures {
         screen.plain(row(figure));
     }
@@ -33,7 +33,7 @@ fn row(figure: &Figure) -> String {
     };
     let ratio = linux.map_or("-".to_owned(), |linux| format!("{:.1}", linux as f64 * 100.0 / non_copy.max(1) as f64));
     format!(
-        "{:<19}{:>7}{:>5}{:>9}{:>9}{:>9}{:>11}{:>13}{:>7}{:>5}{:>7}{:>4}  {}/{}",
+        "{:<19}{:>7}{:>5}{:>12}{:>9}{:>12}{:>12}{:>15}{:>7}{:>5}{:>7}{:>4}  {}/{}",
         figure.name,
         grouped(figure.pages),
         figure.cpus,
