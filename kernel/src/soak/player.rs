@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use ferry_mm::address::PageRange;
 use ferry_mm::frame::DeviceId;
 use ferry_mm::machine::CpuId;
-use ferry_mm::migrate::{Busy, Foreign, Invalid, MigrateError, MigrateOptions, Report};
+use ferry_mm::migrate::{Busy, Foreign, Invalid, MigrateError, MigrateOptions, Mode, Report};
 use ferry_mm::space::{Access, FaultError, ForkError, Leave, Protection, RelocateError, Term};
 
 /// Pages of the longest range that one call gets.
@@ -359,7 +359,8 @@ impl<'a> Player<'a> {
     fn options(&mut self) -> MigrateOptions {
         let busy = if self.random.one_in(2) { Busy::Skip } else { Busy::Wait };
         let foreign = if self.random.one_in(2) { Foreign::Stay } else { Foreign::ViaRam };
-        MigrateOptions { busy, foreign, ..MigrateOptions::default() }
+        let mode = if self.random.one_in(2) { Mode::Stop } else { Mode::Transactional };
+        MigrateOptions { busy, foreign, mode, ..MigrateOptions::default() }
     }
 }
 

@@ -12,6 +12,7 @@
 //! 1. Tasks are switched at scheduling points only, one runs at a time, and every choice comes from the seed: one seed, one schedule.
 //! 2. The memory manager is the one that boots: it has no code for this, its locks and atomics are its own.
 //! 3. A violation ends the process with the command that shows it again.
+mod device;
 mod failure;
 mod ledger;
 mod program;

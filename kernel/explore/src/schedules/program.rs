@@ -1,9 +1,12 @@
 //! What a CPU does: a short random program of accesses and of calls to the memory manager, each checked as it goes.
-use ferry_mm::space::{Access, FaultError, Protection, Space, Term};
+use ferry_mm::address::PageRange;
+use ferry_mm::frame::DeviceId;
+use ferry_mm::migrate::{Collected, MigrateOptions, Mode, Protected};
+use ferry_mm::space::{FaultError, Leave, Protection, Space};
 use ferry_sim::{AccessError, Cpu, Moment, Random, Sim};
 
 use super::ledger::{self, Last, SCRATCH_PAGES, WRITERS, Writer};
-use super::stage::{COHERENT, DATA_PAGES, PRIVATE, Stage, data, data_pages, scratch, scratch_pages, switch};
+use super::stage::{COHERENT, DATA_PAGES, PRIVATE, Stage, data, data_pages, elsewhere, scratch, scratch_pages, switch};
 
 /// The CPU that maps, unmaps, discards and protects the scratch pages.
 const MAPPER: usize = 1;
@@ -14,16 +17,13 @@ const OPERATIONS: std::ops::RangeInclusive<usize> = 1..=4;
 /// Accesses between two operations, at most.
 const MOST_ACCESSES: usize = 4;
 
-/// Stores of a device to a pinned page.
-const DEVICE_STORES: usize = 3;
-
 /// One CPU at work on the stage.
 pub(super) struct Program<'s> {
-    stage: &'s Stage,
-    number: usize,
-    cpu: Cpu<'s>,
-    space: Space<'s, Sim>,
-    random: Random,
+    pub(super) stage: &'s Stage,
+    pub(super) number: usize,
+    pub(super) cpu: Cpu<'s>,
+    pub(super) space: Space<'s, Sim>,
+    pub(super) random: Random,
 }
 
 impl<'s> Program<'s> {
@@ -63,21 +63,12 @@ impl<'s> Program<'s> {
         let first = self.random.below(DATA_PAGES);
         let range = data_pages(first, 1 + self.random.below(DATA_PAGES - first));
         let device = if self.random.chance(128) { PRIVATE } else { COHERENT };
-        match self.random.below(16) {
-            0..4 => drop(self.cpu.run(|| space.migrate_to_device(range, device))),
+        let mode = if self.random.chance(128) { Mode::Stop } else { Mode::Transactional };
+        let options = MigrateOptions { mode, ..MigrateOptions::default() };
+        match self.random.below(18) {
+            0..4 => drop(self.cpu.run(|| space.migrate_to_device_with(range, device, options))),
             4..6 => drop(self.cpu.run(|| space.migrate_to_system(range))),
-            6 => {
-                let phase = self.random.below(3);
-                self.cpu.run(|| {
-                    let Ok(collected) = space.collect(range, device) else { return };
-                    if phase > 0
-                        && let Ok(unmapped) = collected.unmap()
-                        && phase > 1
-                    {
-                        drop(unmapped.copy());
-                    }
-                });
-            }
+            6 => self.give_up_halfway(range, device),
             7 => drop(self.cpu.run(|| manager.evict_device(device))),
             8 => drop(self.cpu.run(|| space.swap_out(range))),
             9 | 10 => self.fork(),
@@ -87,10 +78,23 @@ impl<'s> Program<'s> {
                 self.cpu.enter(space);
             }
             13 => self.drive_device(first),
+            14 | 15 => self.let_device_have(first),
             _ if self.number == MAPPER => self.change_scratch(),
-            14 => drop(self.cpu.run(|| space.migrate_to_device(scratch_pages(), device))),
+            16 => drop(self.cpu.run(|| space.migrate_to_device(scratch_pages(), device))),
             _ => drop(self.cpu.run(|| space.swap_out(scratch_pages()))),
         }
+    }
+
+    /// Begins a migration and drops it after one of its phases.
+    fn give_up_halfway(&mut self, range: PageRange, device: DeviceId) {
+        let (space, phase, options) = (self.space, self.random.below(5), MigrateOptions::default());
+        self.cpu.run(|| match phase {
+            0 => drop(space.collect(range, device)),
+            1 => drop(space.collect(range, device).map(Collected::unmap)),
+            2 => drop(space.collect(range, device).and_then(|batch| Ok(batch.unmap()?.copy()))),
+            3 => drop(space.protect_for_copy(range, device, options)),
+            _ => drop(space.protect_for_copy(range, device, options).map(Protected::copy)),
+        });
     }
 
     fn load_word(&self, address: x86_64::VirtAddr) -> Result<u64, FaultError> {
@@ -154,7 +158,7 @@ impl<'s> Program<'s> {
     fn change_scratch(&mut self) {
         let (space, stage, range) = (self.space, self.stage, scratch_pages());
         let no_memory = "areas are on the heap";
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 => {
                 let zap = stage.scratch().begin_zap();
                 self.cpu.run(|| space.unmap(range)).expect(no_memory);
@@ -176,6 +180,14 @@ impl<'s> Program<'s> {
                 self.use_pages();
                 let _ = self.cpu.run(|| space.swap_out(range));
             }
+            4 => {
+                let Ok(moved) = self.cpu.run(|| space.relocate(range, elsewhere(), Leave::Nothing)) else { return };
+                stage.scratch().is_unmapped = true;
+                self.use_pages();
+                stage.scratch().is_unmapped = false;
+                let back = self.cpu.run(|| space.relocate(moved, range.start_address(), Leave::Nothing));
+                assert_eq!(back, Ok(range), "the page tables on the way back are still there");
+            }
             _ => {
                 self.cpu.run(|| space.protect(range, Protection::READ)).expect(no_memory);
                 stage.scratch().is_read_only = true;
@@ -184,25 +196,6 @@ impl<'s> Program<'s> {
                 self.cpu.run(|| space.protect(range, Protection::READ_WRITE)).expect(no_memory);
             }
         }
-    }
-
-    /// Pins a page and lets a device store to its frame, as by DMA.
-    fn drive_device(&mut self, page: usize) {
-        let (space, writer) = (self.space, Writer::device_of(self.number));
-        let term = if self.random.chance(128) { Term::Short } else { Term::Long };
-        let pin = match self.cpu.run(|| space.pin(data(page, 0), Access::Write, term)) {
-            Ok(pin) => pin,
-            Err(FaultError::OutOfMemory(_) | FaultError::PinnedOnDevice(_)) => return,
-            Err(error) => panic!("CPU {}: page {page} cannot be pinned: {error}", self.number),
-        };
-        for _ in 0..DEVICE_STORES {
-            switch(Moment::Copy);
-            let word = self.stage.ledger().next(writer, page);
-            self.stage.world.sim().poke(pin.frame(), writer.cell(), word);
-            self.stage.ledger().stored(writer, page);
-        }
-        switch(Moment::Copy);
-        self.cpu.run(|| drop(pin));
     }
 
     /// Makes a child, uses it, and destroys it.

@@ -4,16 +4,18 @@
 //!   v0x3fe000   data pages 0 and 1 │ border of two level-1 tables │ data pages 2 and 3       stay mapped
 //!   v0x800000   scratch pages 0 and 1, alone in their level-1 table                          come and go
 //! ```
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::{AnyFrame, DeviceId};
+use ferry_mm::notify::{ListenerId, Watch};
 use ferry_mm::page_table::entry::Entry;
 use ferry_mm::space::{Protection, Space};
 use ferry_sim::{Chaos, Cpu, Moment, Random, Sim, World, audit};
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use x86_64::VirtAddr;
 
+use super::device::LooksEachTime;
 use super::ledger::{self, Ledger, Scratch, Writer};
 
 /// CPUs there may be.
@@ -30,6 +32,7 @@ pub(super) const COHERENT: DeviceId = DeviceId::new(1).expect("a number");
 
 const BORDER: u64 = 0x40_0000;
 const SCRATCH: u64 = 0x80_0000;
+const ELSEWHERE: u64 = 0xc0_0000;
 const WORD_BYTES: usize = 8;
 const FRAME_WORDS: usize = PAGE_BYTES as usize / WORD_BYTES;
 
@@ -47,6 +50,8 @@ pub(super) struct Stage {
     pub(super) world: World,
     ledger: Mutex<Ledger>,
     scratch: Mutex<Scratch>,
+    /// The device of each CPU, where the data pages are watched; without a listener, nobody is told of anything.
+    listeners: OnceLock<[ListenerId; CPUS]>,
 }
 
 /// A scheduling point: the CPU that runs may be another one afterwards.
@@ -66,6 +71,11 @@ pub(super) fn data_pages(first: usize, count: usize) -> PageRange {
 /// Every scratch page.
 pub(super) fn scratch_pages() -> PageRange {
     PageRange::covering(scratch(0, 0), ledger::SCRATCH_PAGES as u64 * PAGE_BYTES).expect("inside the lower half")
+}
+
+/// Where the scratch pages go for a while.
+pub(super) fn elsewhere() -> VirtAddr {
+    VirtAddr::new(ELSEWHERE)
 }
 
 /// The address of a word of a data page.
@@ -94,8 +104,13 @@ impl Stage {
             _ => Chaos::seeded(random.draw()),
         };
         let world = builder.swap(SLOTS).cpus(2 + random.below(CPUS - 1)).chaos(chaos).tasks(switch).build();
-        let stage = Self { world, ledger: Mutex::default(), scratch: Mutex::default() };
-        stage.world.cpu(0).run(|| stage.set());
+        let stage = Self { world, ledger: Mutex::default(), scratch: Mutex::default(), listeners: OnceLock::new() };
+        stage.world.cpu(0).run(|| {
+            stage.set();
+            if random.chance(128) {
+                stage.listen();
+            }
+        });
         stage
     }
 
@@ -120,6 +135,19 @@ impl Stage {
             }
         }
         sim.fence(self.world.cpu(0).id());
+    }
+
+    /// Has every CPU's device watch the data pages.
+    fn listen(&self) {
+        let watch = Watch { range: data_pages(0, DATA_PAGES), device: None };
+        self.listeners.get_or_init(|| {
+            core::array::from_fn(|_| self.space().listen(watch, Arc::new(LooksEachTime)).expect("room for a few"))
+        });
+    }
+
+    /// The listener of a CPU's device, where the data pages are watched.
+    pub(super) fn listener(&self, cpu: usize) -> Option<ListenerId> {
+        self.listeners.get().map(|listeners| listeners[cpu])
     }
 
     /// Number of CPUs.
