@@ -42,6 +42,11 @@ needs_gdb() {
     esac
 }
 
+# Whether the command builds libFuzzer, which is written in C++.
+needs_cxx() {
+    [[ ${1:-demo} == fuzz && " $* " != *" --list "* && " $* " != *" --help "* && " $* " != *" -h "* ]]
+}
+
 # Whether the command opens reports in a browser: the tests do.
 needs_browser() {
     [[ ${1:-demo} == test ]]
@@ -119,6 +124,9 @@ if needs_qemu "$@"; then
 fi
 if needs_gdb "$@"; then
     ensure "$GDB" "$GDB" "gdb with Python"
+fi
+if needs_cxx "$@"; then
+    ensure c++ g++ "a C++ compiler"
 fi
 if needs_browser "$@"; then
     ensure "$CHROMIUM" "$CHROMIUM" "Chromium"

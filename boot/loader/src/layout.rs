@@ -196,8 +196,9 @@ impl Space {
         if let Mapping::FixedAddress(address) = wish.mapping {
             return Ok(address);
         }
-        // Gaps begin at the start of the dynamic range, of the upper half, or a page behind something taken.
-        let behind = self.taken[..self.len].iter().map(|taken| taken.end + PAGE_BYTES);
+        // Gaps begin at the start of the dynamic range, of the upper half, or a page behind something taken, unless that is at
+        // the top.
+        let behind = self.taken[..self.len].iter().filter_map(|taken| taken.end.checked_add(PAGE_BYTES));
         let starts = behind.chain([self.dynamic.start, UPPER_HALF.max(self.dynamic.start)]);
         let aligned = starts.filter_map(|start| start.checked_next_multiple_of(wish.align));
         let fits = |address: &u64| {

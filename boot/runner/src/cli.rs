@@ -18,7 +18,7 @@ use crate::qemu::debugger::Debugger;
 use crate::screen::Screen;
 use crate::size::Size;
 use crate::swap::{SwapFault, SwapSize};
-use crate::{bench, demo, doctor, experiment, explore, mutants, report, run_dir, shell, soak, sys, test_command};
+use crate::{bench, demo, doctor, experiment, explore, fuzz, mutants, report, run_dir, shell, soak, sys, test_command};
 
 /// A run under a debugger lasts as long as its user thinks; a day bounds it.
 const DEBUG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -77,6 +77,8 @@ enum Command {
     Run(RunArguments),
     /// Explore what several CPUs may do to the memory manager: schedules in the simulator, and every order in a model
     Explore(ExploreArguments),
+    /// Give whatever reads bytes from outside the wrong ones: tables, files, rings, frames
+    Fuzz(FuzzArguments),
     /// Say what is installed, what is missing and what to run
     Doctor,
     /// Run the experiment that this kernel is (what `cargo run --example` calls)
@@ -231,6 +233,28 @@ struct ExploreArguments {
     /// Run schedules of the source with this seeded mutant in it (see `mutants --list`), to see it found
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "broken"])]
     mutant: Option<String>,
+}
+
+/// libFuzzer changes inputs and keeps those that reach new places of the code; a check with an oracle of its own follows each. An
+/// input that panics, hangs or contradicts the oracle is written to a file, and the exit status is 1. The tests run the same
+/// targets for seconds, without libFuzzer.
+#[derive(Args, Debug)]
+struct FuzzArguments {
+    /// Fuzz this target only
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// For so long, all targets together
+    #[arg(long, value_name = "N", default_value = "2")]
+    minutes: NonZeroU32,
+    /// What all inputs follow from; the same seed tries the same inputs
+    #[arg(long, value_name = "S", default_value = "1")]
+    seed: NonZeroU32,
+    /// Give the target this one input
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["minutes", "seed"])]
+    input: Option<PathBuf>,
+    /// Say which targets there are
+    #[arg(long)]
+    list: bool,
 }
 
 #[derive(Args, Debug)]
@@ -412,6 +436,11 @@ fn execute(command: Command) -> Result<(), Error> {
         Command::Explore(ExploreArguments { schedules, seed, model, broken, mutant }) => {
             let schedules = schedules.map(NonZeroU64::get);
             explore::run(&explore::Options { schedules, seed, model, broken, mutant })
+        }
+        Command::Fuzz(FuzzArguments { list: true, .. }) => fuzz::list(&Screen::new()),
+        Command::Fuzz(FuzzArguments { target, minutes, seed, input, .. }) => {
+            let length = seconds(minutes) * 60;
+            fuzz::run(&fuzz::Options { target, length, seed: seed.get(), input }, &mut Screen::new())
         }
         Command::Doctor => doctor::run(),
     }

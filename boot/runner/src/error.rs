@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 use crate::artifacts::ArtifactError;
 use crate::demo::failure::Failure;
 use crate::experiment::catalogue::CatalogueError;
+use crate::fuzz::{self, EngineError};
 use crate::input::InputError;
 use crate::machine::MachineError;
 use crate::mutants::tree::TreeError;
@@ -88,6 +89,12 @@ pub enum Refusal {
         "the explorer did nothing ({0}); its own message is above, and ./run.sh explore --help shows what there is"
     )]
     Explorer(ExitStatus),
+    /// There is no such target to fuzz.
+    #[error(transparent)]
+    FuzzTarget(#[from] fuzz::CatalogueError),
+    /// Nothing can be fuzzed.
+    #[error(transparent)]
+    Fuzzer(#[from] EngineError),
     /// Something that `doctor` looks for is missing; its table says what.
     #[error("something that Ferry needs is missing; the table above says what to run")]
     Unfit,
@@ -105,6 +112,9 @@ pub enum Error {
     /// Exit status 1, and the explorer has said what is violated.
     #[error("the exploration found a violation; it is shown above, with the command that replays it")]
     Violated,
+    /// Exit status 1, and the inputs that break so many targets are named above.
+    #[error("inputs break {0} of the targets; they are above, with the commands that replay them")]
+    Broken(u64),
     /// Exit status 1, and the tests' own output has said why.
     #[error("some tests failed; the list is above")]
     TestsFailed,
@@ -125,6 +135,7 @@ impl Error {
             Self::Refused(_) => STATUS_REFUSED,
             Self::Failed(_)
             | Self::Violated
+            | Self::Broken(_)
             | Self::TestsFailed
             | Self::UnmutatedFails(_)
             | Self::MutantsUnexplained(_) => STATUS_FAILED,

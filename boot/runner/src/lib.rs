@@ -27,6 +27,7 @@ pub mod doctor;
 pub mod error;
 pub mod experiment;
 pub mod explore;
+pub mod fuzz;
 pub mod guest;
 pub mod input;
 pub mod json;

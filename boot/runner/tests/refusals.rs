@@ -28,6 +28,9 @@ fn commands_and_options_that_do_not_exist() {
     refused(&["explore", "--seed", "mine"], "--seed");
     refused(&["explore", "--mutant", "tea"], "no mutant is named tea");
     refused(&["explore", "--broken", "no-flush", "--seed", "1"], "cannot be used with");
+    refused(&["fuzz", "--target", "tea"], "there is no target 'tea'");
+    refused(&["fuzz", "--input", "file"], "--target");
+    refused(&["fuzz", "--seed", "0"], "--seed");
 }
 
 #[test]

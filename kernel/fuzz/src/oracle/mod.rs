@@ -1,0 +1,2 @@
+//! Oracles that more than one target needs.
+pub mod layout;
