@@ -166,6 +166,7 @@ impl Bar {
     /// # Safety
     /// `to` is on a 16-byte boundary, and the 4096 bytes from there are RAM outside the BAR that
     /// may be written.
+    #[inline]
     pub unsafe fn read_frame(&self, frame: FrameIndex, to: *mut u8) -> Result<(), NoSuchFrame> {
         let from = self.frame(frame)?;
         debug_assert!(to.addr().is_multiple_of(copy::CHUNK_BYTES), "unaligned RAM {to:p}");
@@ -184,6 +185,7 @@ impl Bar {
     /// # Safety
     /// `from` is on a 16-byte boundary, and the 4096 bytes from there are RAM outside the BAR that
     /// may be read.
+    #[inline]
     pub unsafe fn write_frame(&self, frame: FrameIndex, from: *const u8) -> Result<(), NoSuchFrame> {
         let to = self.frame(frame)?;
         debug_assert!(from.addr().is_multiple_of(copy::CHUNK_BYTES), "unaligned RAM {from:p}");
@@ -196,6 +198,7 @@ impl Bar {
     ///
     /// # Errors
     /// [`NoSuchFrame`] where the device has fewer frames.
+    #[inline]
     pub fn clear_frame(&self, frame: FrameIndex) -> Result<(), NoSuchFrame> {
         let to = self.frame(frame)?;
         // SAFETY: `to` is a whole frame of the mapping, on a page boundary, and no object of the program lies there
@@ -233,6 +236,7 @@ impl Bar {
     }
 
     /// Makes later [`Bar::read_frame`]s see what the other side wrote before this point.
+    #[inline]
     pub fn begin_reads(&self) {
         compiler_fence(Ordering::SeqCst);
         // SAFETY: MFENCE is part of every x86-64 CPU and touches no memory.
@@ -246,6 +250,7 @@ impl Bar {
         compiler_fence(Ordering::SeqCst);
     }
 
+    #[inline]
     fn frame(&self, frame: FrameIndex) -> Result<*mut u8, NoSuchFrame> {
         let offset = self.geometry.frame_offset(frame)?;
         // SAFETY: the offset of a frame that exists lies inside the mapping.

@@ -113,7 +113,7 @@ impl PageRange {
     }
 
     /// The page `index` pages after the first.
-    #[inline]
+    #[inline(always)]
     pub fn page(self, index: u64) -> Page {
         Page::containing_address(VirtAddr::new_truncate(self.start_address().as_u64() + index * PAGE_BYTES))
     }

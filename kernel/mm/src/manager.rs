@@ -1,6 +1,7 @@
 //! The memory manager: frames, devices and address spaces, in one value.
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
 use x86_64::structures::paging::PhysFrame;
 
 use crate::frame::{DeviceId, DeviceMemory, OutOfFrames, SystemMemory};
@@ -25,6 +26,8 @@ pub struct MemoryManager<M: Machine> {
     pub(crate) spaces: Box<[SpaceState]>,
     /// Which entries of `spaces` are in use.
     pub(crate) spaces_in_use: Lock<[bool; MAX_SPACES]>,
+    /// Those whose table can be looked at, one bit each.
+    pub(crate) living: AtomicU64,
     pub(crate) swap: Once<SwapMap<M>>,
     pub(crate) kernel_root: PhysFrame,
     pub(crate) zero_frame: PhysFrame,
@@ -92,6 +95,7 @@ impl<M: Machine> MemoryManager<M> {
             devices: [const { Once::new(Level::Stored) }; MAX_DEVICES],
             spaces: spaces.into_boxed_slice(),
             spaces_in_use: Lock::new(Level::Spaces, [false; MAX_SPACES]),
+            living: AtomicU64::new(0),
             swap: Once::new(Level::Stored),
             kernel_root,
             zero_frame,

@@ -23,6 +23,7 @@ use ferry_mm::page_table::entry::RawEntry;
 use ferry_mm::page_table::flush::FlushRequest;
 use ferry_mm::page_table::slot::EntrySlot;
 use ferry_mm::trace::Event;
+use x86_64::VirtAddr;
 use x86_64::instructions::interrupts;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
@@ -53,12 +54,13 @@ pub fn connect_device(device: DeviceId, bar: Bar) {
 }
 
 /// Where the direct map has a frame.
-#[inline]
+#[inline(always)]
 pub fn direct(frame: PhysFrame) -> *mut u8 {
-    (DIRECT_MAP.start() + frame.start_address().as_u64()).as_mut_ptr()
+    // SAFETY: the window has room for every physical address that RAM can have, so the sum is in it, and canonical.
+    unsafe { VirtAddr::new_unsafe(DIRECT_MAP.start().as_u64() + frame.start_address().as_u64()) }.as_mut_ptr()
 }
 
-#[inline]
+#[inline(always)]
 fn entry(slot: EntrySlot) -> &'static AtomicU64 {
     let table = direct(slot.table()).cast::<AtomicU64>();
     // SAFETY: invariant 1; the index is below 512, so the entry is inside the table's frame. Entries are accessed only
@@ -66,7 +68,7 @@ fn entry(slot: EntrySlot) -> &'static AtomicU64 {
     unsafe { &*table.add(usize::from(slot.index())) }
 }
 
-#[inline]
+#[inline(always)]
 fn bar(frame: DeviceFrame) -> (&'static Bar, FrameIndex) {
     let bar = BARS[usize::from(frame.device().number())].get().expect("a device is connected before it is registered");
     (bar, FrameIndex(u64::from(frame.index())))
@@ -134,17 +136,17 @@ pub fn store_device_frame(frame: DeviceFrame, page: &PageBuffer) {
 impl Machine for Hardware {
     type Descriptors = &'static [Descriptor];
 
-    #[inline]
+    #[inline(always)]
     fn load_entry(&self, slot: EntrySlot) -> RawEntry {
         RawEntry(entry(slot).load(Ordering::Acquire))
     }
 
-    #[inline]
+    #[inline(always)]
     fn swap_entry(&self, slot: EntrySlot, new: RawEntry) -> RawEntry {
         RawEntry(entry(slot).swap(new.0, Ordering::SeqCst))
     }
 
-    #[inline]
+    #[inline(always)]
     fn compare_exchange_entry(&self, slot: EntrySlot, current: RawEntry, new: RawEntry) -> Result<(), RawEntry> {
         match entry(slot).compare_exchange(current.0, new.0, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => Ok(()),
@@ -152,7 +154,7 @@ impl Machine for Hardware {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn clear(&self, frame: AnyFrame) {
         trace::tell(|| trace::cleared(frame));
         match frame {
@@ -166,7 +168,7 @@ impl Machine for Hardware {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy(&self, source: AnyFrame, target: AnyFrame) {
         trace::tell(|| trace::copied(source, target));
         match (source, target) {
@@ -216,7 +218,7 @@ impl Machine for Hardware {
         PerCpu::current().counters.roots_loaded.fetch_add(1, Ordering::Relaxed);
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpu(&self) -> CpuId {
         PerCpu::current().number()
     }

@@ -103,6 +103,11 @@ impl Bench {
         work: impl Fn(&S) -> Result<(), BenchError>,
         finish: impl Fn(S) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
+        // The same free frames at the same places each time: none at hand of a CPU, all joined to the largest blocks.
+        let prepare = || {
+            manager().memory().empty_caches(manager().machine());
+            prepare()
+        };
         // Once unmeasured: lists of free frames are in the order in which this operation leaves them.
         let state = prepare()?;
         work(&state)?;

@@ -7,7 +7,7 @@ use super::measure::{Bench, What};
 use super::operations::Room;
 use crate::arch::cpus::work::{halt_until, wake};
 use crate::arch::{areas, cpus};
-use crate::memory::run_in;
+use crate::memory::{manager, run_in};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use ferry_mm::frame::DeviceId;
 use ferry_mm::machine::{CpuId, CpuSet};
@@ -49,6 +49,8 @@ fn with_cpus(
     let others = CpuSet::from_bits(cpus.bits() & !CpuSet::of(CpuId::BOOT).bits());
     let what = What { name, pages: PAGES, cpus: count as u32 };
     for run in [None, Some(false), Some(false), Some(true), Some(true)] {
+        // As in `Bench::measure`.
+        manager().memory().empty_caches(manager().machine());
         let room = Room::touched(PAGES)?;
         let (ready, over) = (AtomicU64::new(1), AtomicBool::new(false));
         let results = run_in(room.space, cpus, |cpu| {

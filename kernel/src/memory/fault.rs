@@ -45,7 +45,7 @@ impl core::error::Error for Failure {}
 ///
 /// # Errors
 /// See [`Failure`]; the access cannot succeed.
-#[inline]
+#[inline(always)]
 pub fn page_fault(address: VirtAddr, code: PageFaultErrorCode, frame: &ExceptionFrame) -> Result<(), Failure> {
     trace::tell(|| Told::FaultRaised { address: address.as_u64(), instruction: frame.rip, code: code.bits() });
     if !layout::AREAS.contains(address) {

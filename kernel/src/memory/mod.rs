@@ -92,7 +92,7 @@ pub fn manager() -> &'static MemoryManager {
 }
 
 /// The space that this CPU is in.
-#[inline]
+#[inline(always)]
 pub fn current_space() -> Option<AddressSpace> {
     let entered = ENTERED[Hardware.cpu().number()].load(Ordering::Relaxed);
     let number = entered.checked_sub(1)?;

@@ -47,13 +47,13 @@ impl<M: Machine> MemoryManager<M> {
     }
 
     /// The device of a frame that an entry names.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn device_of(&self, frame: DeviceFrame) -> &DeviceMemory<M::Descriptors> {
         self.device(frame.device()).expect("an entry names a registered device")
     }
 
     /// The descriptor of a device frame that an entry names.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn device_descriptor(&self, frame: DeviceFrame) -> &Descriptor {
         self.device_of(frame).descriptor(frame)
     }

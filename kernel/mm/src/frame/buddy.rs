@@ -63,7 +63,7 @@ impl BuddyLists {
             let buddy = block ^ (1 << order);
             let is_free = frames
                 .get(buddy as usize)
-                .is_some_and(|descriptor| descriptor.kind() == FrameKind::Free && descriptor.order() == order);
+                .is_some_and(|descriptor| descriptor.is(FrameKind::Free) && descriptor.order() == order);
             if !is_free {
                 break;
             }

@@ -134,6 +134,18 @@ impl Descriptor {
         FrameKind::from_bits(self.state.load(Ordering::Relaxed))
     }
 
+    /// Whether the frame is used for `kind`.
+    #[inline(always)]
+    pub(crate) fn is(&self, kind: FrameKind) -> bool {
+        self.state.load(Ordering::Relaxed) & KIND_MASK == kind as u32
+    }
+
+    /// Whether the frame is not ours to use.
+    #[inline(always)]
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.is(FrameKind::Reserved)
+    }
+
     /// The order of the free block that begins here.
     #[inline]
     pub(crate) fn order(&self) -> u8 {
@@ -153,7 +165,7 @@ impl Descriptor {
     }
 
     /// Sets kind and order of an unlocked frame.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_kind(&self, kind: FrameKind, order: u8) {
         self.state.store(kind as u32 | u32::from(order) << ORDER_SHIFT, Ordering::Relaxed);
     }
@@ -197,7 +209,7 @@ impl Descriptor {
     }
 
     /// The slot whose page the frame holds in the swap cache.
-    #[inline]
+    #[inline(always)]
     pub fn swap_slot(&self) -> Option<SwapSlot> {
         let slot = (self.reverse_map.load(Ordering::Acquire) & SLOT_MASK) >> ORIGIN_BITS;
         slot.checked_sub(1).and_then(SwapSlot::new)
@@ -219,7 +231,7 @@ impl Descriptor {
 
     /// Tries to take the lock of a frame that holds a page. A frame that has lost its last mapping holds none, so that it
     /// cannot be locked while it is on its way to the free list.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_lock_page(&self) -> bool {
         let page = FrameKind::Anonymous as u32 | self.state.load(Ordering::Relaxed) & (UNWANTED | STAYS_MASK);
         self.state.compare_exchange(page, page | LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -276,19 +288,19 @@ impl Descriptor {
 
     /// Makes a frame that has one owner hold the page of `origin`, mapped by `mappings` entries, each with its reference;
     /// the owner's reference becomes the first one's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn map(&self, origin: Origin, mappings: u32) {
         self.map_as(FrameKind::Anonymous, origin, mappings);
     }
 
     /// The same for a page of `kind`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn map_as(&self, kind: FrameKind, origin: Origin, mappings: u32) {
         self.reverse_map.store(MAPPED | origin.0, Ordering::Relaxed);
         self.references.store(mappings, Ordering::Relaxed);
         self.mappings.store(mappings, Ordering::Release);
-        // Last: from now on somebody may lock the frame who found it by its number.
-        self.change_kind(kind);
+        // Last: from now on somebody may lock the frame who found it by its number. Nobody has: it held no page.
+        self.state.store(kind as u32, Ordering::Release);
     }
 
     /// Origin and number of mappings of a frame that is mapped.
@@ -368,6 +380,30 @@ impl Descriptor {
         self.add_mapping();
     }
 
+    /// Ends the only mapping of a frame, whose entry is gone, with its reference, where nobody else uses the frame: then it is ready to be
+    /// freed. `false`, and nothing has changed, where somebody has its lock, it is in the swap cache or has another user.
+    #[inline(always)]
+    pub(crate) fn end_sole_mapping(&self) -> bool {
+        if self.mappings() != 1 || self.references() != 1 || self.swap_slot().is_some() {
+            return false;
+        }
+        // From here on nobody can lock the frame, or come to use it: it has no mapping but this.
+        let unlocked = self.state.load(Ordering::Relaxed) & !LOCKED;
+        let owned = FrameKind::Owned as u32;
+        if self.state.compare_exchange(unlocked, owned, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        if self.references() != 1 || self.swap_slot().is_some() {
+            // Somebody had it for a moment before.
+            self.state.store(unlocked, Ordering::Release);
+            return false;
+        }
+        self.reverse_map.store(0, Ordering::Relaxed);
+        self.references.store(0, Ordering::Relaxed);
+        self.mappings.store(0, Ordering::Release);
+        true
+    }
+
     /// Drops `count` references and returns whether none is left.
     #[inline]
     pub(crate) fn release(&self, count: u32) -> bool {
@@ -410,14 +446,14 @@ impl Descriptor {
     }
 
     /// Previous and next frame of the list that the frame is in.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn link(&self) -> (u32, u32) {
         let link = self.link.load(Ordering::Relaxed);
         ((link >> 32) as u32, link as u32)
     }
 
     /// Sets previous and next frame of the list.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_link(&self, previous: u32, next: u32) {
         self.link.store(u64::from(previous) << 32 | u64::from(next), Ordering::Relaxed);
     }

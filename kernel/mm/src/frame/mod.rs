@@ -19,14 +19,17 @@
 //! 4. A free device frame is zero: nothing of a former owner is visible on the device.
 mod any;
 mod buddy;
+mod cache;
 mod descriptor;
 mod device;
 mod device_run;
 mod system;
+mod system_batch;
 mod window;
 
 pub(crate) use any::CopyFailed;
 pub use buddy::MAX_ORDER;
+pub(crate) use cache::FreedFrames;
 pub(crate) use descriptor::NO_FRAME;
 pub use descriptor::{Descriptor, FrameKind, MOST_REFUSALS, Origin};
 pub use device::{DeviceFull, DeviceMemory, OwnedDeviceFrame, StillUsed};

@@ -1,15 +1,16 @@
-//! RAM: the descriptors of its frames and the allocator over them.
+//! RAM: the descriptors of its frames and the allocator over them: buddy lists for all, and before them a cache for each CPU.
 use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
 use super::AnyFrame;
-use super::buddy::BuddyLists;
+use super::buddy::{BuddyLists, MAX_ORDER};
+use super::cache::{self, FrameCache};
 use super::descriptor::{Descriptor, FrameKind};
 use crate::address::PAGE_BYTES;
 use crate::inject::{Injector, Step};
 use crate::lock::{Level, Lock, assert_may_take_frames};
-use crate::machine::Machine;
+use crate::machine::{MAX_CPUS, Machine};
 use crate::space::SpaceId;
 use crate::trace::{Event, record};
 
@@ -29,13 +30,20 @@ impl core::error::Error for OutOfFrames {}
 pub struct SystemMemory<D> {
     descriptors: D,
     lists: Lock<BuddyLists>,
+    /// Single free frames, by CPU.
+    caches: [FrameCache; MAX_CPUS],
     tables: AtomicU64,
 }
 
 impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     /// RAM with these descriptors, indexed by frame number from physical address 0; all frames reserved so far.
     pub fn new(descriptors: D) -> Self {
-        Self { descriptors, lists: Lock::new(Level::Frames, BuddyLists::new()), tables: AtomicU64::new(0) }
+        Self {
+            descriptors,
+            lists: Lock::new(Level::Frames, BuddyLists::new()),
+            caches: [const { FrameCache::new() }; MAX_CPUS],
+            tables: AtomicU64::new(0),
+        }
     }
 
     /// Hands over the reserved frames from `first` on, `count` of them, to the allocator.
@@ -43,12 +51,20 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     /// # Panics
     /// Where a frame has no descriptor or is not reserved.
     pub fn donate<M: Machine>(&self, machine: &M, first: PhysFrame, count: u64) {
+        let end = u64::from(number(first)) + count;
+        let end = u32::try_from(end).expect("frame numbers fit 32 bits");
         let mut lists = self.lists.lock(machine);
-        let first = number(first);
-        for frame in u64::from(first)..u64::from(first) + count {
-            let frame = u32::try_from(frame).expect("frame numbers fit 32 bits");
-            assert!(self.descriptors[frame as usize].kind() == FrameKind::Reserved, "frame {frame:#x} donated twice");
-            lists.free_block(&self.descriptors, frame, 0);
+        let mut block = number(first);
+        while block < end {
+            // The largest block that begins here: aligned to its size, and no larger than what is left.
+            let order = block.trailing_zeros().min((end - block).ilog2()).min(MAX_ORDER.into()) as u8;
+            for frame in block..block + (1 << order) {
+                let descriptor = &self.descriptors[frame as usize];
+                assert!(descriptor.is_reserved(), "frame {frame:#x} donated twice");
+                descriptor.set_kind(FrameKind::FreeTail, 0);
+            }
+            lists.free_block(&self.descriptors, block, order);
+            block += 1 << order;
         }
     }
 
@@ -56,19 +72,27 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     ///
     /// # Panics
     /// Where the frame is no RAM.
-    #[inline]
+    #[inline(always)]
     pub fn descriptor(&self, frame: PhysFrame) -> &Descriptor {
         &self.descriptors[number(frame) as usize]
     }
 
     /// Every descriptor, indexed by frame number.
+    #[inline]
     pub fn descriptors(&self) -> &[Descriptor] {
         &self.descriptors
     }
 
-    /// Number of free frames.
+    /// The descriptor of a frame, where there is one.
+    #[inline(always)]
+    pub(crate) fn descriptor_of(&self, frame: PhysFrame) -> Option<&Descriptor> {
+        self.descriptors.get((frame.start_address().as_u64() / PAGE_BYTES) as usize)
+    }
+
+    /// Number of free frames. Exact only while nobody takes or frees any.
     pub fn free<M: Machine>(&self, machine: &M) -> u64 {
-        self.lists.lock(machine).free()
+        let cached: u64 = self.caches.iter().map(FrameCache::count).sum();
+        cached + self.lists.lock(machine).free()
     }
 
     /// Number of frames that are page tables.
@@ -80,39 +104,116 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     ///
     /// # Errors
     /// [`OutOfFrames`] where no free block is large enough.
+    #[inline(always)]
     pub fn allocate_block<M: Machine>(&self, machine: &M, order: u8) -> Result<PhysFrame, OutOfFrames> {
         assert_may_take_frames(machine);
-        let mut lists = self.lists.lock(machine);
-        let block = lists.allocate(&self.descriptors, order).ok_or(OutOfFrames)?;
-        // Still under the lock: whoever frees the buddy next must not find this block free.
-        for frame in block..block + (1 << order) {
-            let descriptor = &self.descriptors[frame as usize];
-            descriptor.set_kind(FrameKind::Owned, 0);
-            descriptor.set_first_reference();
-        }
-        drop(lists);
+        let block = if order == 0 {
+            let cache = self.cache_of(machine);
+            let frame = match cache.take(machine, &self.descriptors) {
+                Some(frame) => frame,
+                None => self.fetch(machine, cache).ok_or(OutOfFrames)?,
+            };
+            self.own(frame);
+            frame
+        } else {
+            self.take_block(machine, order).ok_or(OutOfFrames)?
+        };
         record(machine, || Event::FrameTaken { frame: frame_of(block), order });
         Ok(frame_of(block))
     }
 
     /// Gives a block back that [`Self::allocate_block`] returned.
+    #[inline]
     pub fn free_block<M: Machine>(&self, machine: &M, block: PhysFrame, order: u8) {
         let block = number(block);
         for frame in block..block + (1 << order) {
             let descriptor = &self.descriptors[frame as usize];
             debug_assert_eq!((descriptor.mappings(), descriptor.pins()), (0, 0), "frame {frame:#x} freed in use");
-            descriptor.set_kind(FrameKind::FreeTail, 0);
             descriptor.clear_last_reference();
         }
         record(machine, || Event::FrameFreed { frame: frame_of(block), order });
-        self.lists.lock(machine).free_block(&self.descriptors, block, order);
+        if order > 0 {
+            for frame in block..block + (1 << order) {
+                self.descriptors[frame as usize].set_kind(FrameKind::FreeTail, 0);
+            }
+            self.lists.lock(machine).free_block(&self.descriptors, block, order);
+            return;
+        }
+        if let Some(spilled) = self.cache_of(machine).put(machine, &self.descriptors, block) {
+            self.give_to_lists(machine, spilled);
+        }
+    }
+
+    /// The cache of this CPU.
+    #[inline(always)]
+    pub(super) fn cache_of<M: Machine>(&self, machine: &M) -> &FrameCache {
+        &self.caches[machine.cpu().number()]
+    }
+
+    /// Makes a free frame, which is in no list, one that has an owner.
+    #[inline(always)]
+    fn own(&self, frame: u32) {
+        let descriptor = &self.descriptors[frame as usize];
+        descriptor.set_kind(FrameKind::Owned, 0);
+        descriptor.set_first_reference();
+    }
+
+    /// Takes a block out of the lists; where they have none, of what the caches give back.
+    fn take_block<M: Machine>(&self, machine: &M, order: u8) -> Option<u32> {
+        let take = || {
+            let mut lists = self.lists.lock(machine);
+            let block = lists.allocate(&self.descriptors, order)?;
+            // Still under the lock: whoever frees the buddy next must not find this block free.
+            (block..block + (1 << order)).for_each(|frame| self.own(frame));
+            Some(block)
+        };
+        take().or_else(|| {
+            self.empty_caches(machine);
+            take()
+        })
+    }
+
+    /// Takes a frame out of the lists, and some more for the cache of this CPU, which is empty.
+    #[cold]
+    pub(super) fn fetch<M: Machine>(&self, machine: &M, cache: &FrameCache) -> Option<u32> {
+        let fetch = || {
+            let mut lists = self.lists.lock(machine);
+            let (block, order) = (0..=cache::FETCHED_ORDER)
+                .rev()
+                .find_map(|order| Some((lists.allocate(&self.descriptors, order)?, order)))?;
+            // Still under the lock, as above.
+            cache::chain(&self.descriptors, block..block + (1 << order));
+            Some((block, order))
+        };
+        let (block, order) = fetch().or_else(|| {
+            self.empty_caches(machine);
+            fetch()
+        })?;
+        cache.put_chain(machine, &self.descriptors, block + 1..block + (1 << order));
+        Some(block)
+    }
+
+    /// Gives what the caches of all CPUs keep to the lists.
+    #[cold]
+    pub fn empty_caches<M: Machine>(&self, machine: &M) {
+        for cache in self.caches.iter().filter(|cache| cache.count() > 0) {
+            self.give_to_lists(machine, cache.empty(machine));
+        }
+    }
+
+    #[cold]
+    pub(super) fn give_to_lists<M: Machine>(&self, machine: &M, frames: cache::Moved) {
+        let mut lists = self.lists.lock(machine);
+        for frame in frames.frames(&self.descriptors) {
+            lists.free_block(&self.descriptors, frame, 0);
+        }
     }
 
     /// Takes one frame; its contents are whatever they were.
     ///
     /// # Errors
     /// [`OutOfFrames`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn allocate<'m, M: Machine<Descriptors = D>>(
         &'m self,
         machine: &'m M,
@@ -129,7 +230,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     ///
     /// # Errors
     /// [`OutOfFrames`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn allocate_zeroed<'m, M: Machine<Descriptors = D>>(
         &'m self,
         machine: &'m M,

@@ -15,7 +15,7 @@
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
-use super::{AnyFrame, FrameKind, number};
+use super::AnyFrame;
 use crate::address::PAGE_BYTES;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
@@ -64,14 +64,17 @@ impl<M: Machine> MemoryManager<M> {
     /// The frame behind a present entry, or one without access, that names `frame`: RAM, or a frame of a coherent device.
     ///
     /// What is neither, such as the registers of a device, counts as RAM and has no descriptor.
-    #[inline]
+    #[inline(always)]
     pub fn frame_behind(&self, frame: PhysFrame) -> AnyFrame {
         // RAM has holes, where BARs may lie below its end: their descriptors are reserved.
-        let is_ram = frame.start_address().as_u64() / PAGE_BYTES < self.memory.descriptors().len() as u64
-            && self.memory.descriptors()[number(frame) as usize].kind() != FrameKind::Reserved;
-        if is_ram {
-            return AnyFrame::System(frame);
+        match self.memory.descriptors().get((frame.start_address().as_u64() / PAGE_BYTES) as usize) {
+            Some(descriptor) if !descriptor.is_reserved() => AnyFrame::System(frame),
+            _ => self.frame_beside_ram(frame),
         }
+    }
+
+    #[cold]
+    fn frame_beside_ram(&self, frame: PhysFrame) -> AnyFrame {
         self.devices().find_map(|device| device.frame_at(frame)).map_or(AnyFrame::System(frame), AnyFrame::Device)
     }
 
@@ -96,7 +99,7 @@ impl<M: Machine> MemoryManager<M> {
 
     /// The entry of a page that is at rest in `frame`, under `protection`: with the flags of `flags` that a special entry can
     /// carry, and the memory type of the frame.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn entry_at_rest(&self, frame: AnyFrame, flags: LeafFlags, protection: Protection) -> RawEntry {
         let flags = flags & LeafFlags::CARRIED;
         let (frame, flags) = match frame {

@@ -99,6 +99,17 @@ mod kind {
     pub const POISON: u64 = 6;
 }
 
+/// The bits that each special kind uses, by its code; beside payload and code.
+const USED_BITS: [u64; 8] = {
+    let carried = LeafFlags::CARRIED.bits();
+    let mut used = [PAYLOAD_MASK | KIND_MASK; 8];
+    used[kind::MIGRATING as usize] |= carried | OWNER_MASK | DEVICE_SOURCE;
+    used[kind::DEVICE as usize] |= LeafFlags::WRITABLE.bits();
+    used[kind::EXCLUSIVE as usize] |= carried;
+    used[kind::NO_ACCESS as usize] |= carried;
+    used
+};
+
 /// A slot of the swap area, counted in pages from its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct SwapSlot(u64);
@@ -110,6 +121,7 @@ impl SwapSlot {
     }
 
     /// The slot's number.
+    #[inline(always)]
     pub const fn number(self) -> u64 {
         self.0
     }
@@ -173,7 +185,7 @@ impl RawEntry {
     pub const EMPTY: Self = Self(0);
 
     /// Whether the CPU would use the entry.
-    #[inline]
+    #[inline(always)]
     pub const fn is_present(self) -> bool {
         self.0 & PRESENT != 0
     }
@@ -185,9 +197,15 @@ impl RawEntry {
     }
 
     /// The entry's flags where it is present.
-    #[inline]
+    #[inline(always)]
     pub const fn flags(self) -> LeafFlags {
         LeafFlags::from_bits_truncate(self.0)
+    }
+
+    /// The present entry with those of its flags that are among `kept`, and with `given`.
+    #[inline(always)]
+    pub(crate) const fn with_flags(self, kept: LeafFlags, given: LeafFlags) -> Self {
+        Self(self.0 & (PAYLOAD_MASK | PRESENT | kept.bits()) | given.bits())
     }
 
     /// The frame that a present entry names.
@@ -200,7 +218,7 @@ impl RawEntry {
     }
 
     /// What the bits mean.
-    #[inline]
+    #[inline(always)]
     pub fn decode(self) -> Entry {
         if self.is_present() {
             let frame = PhysFrame::containing_address(PhysAddr::new_truncate(self.0 & PAYLOAD_MASK));
@@ -212,11 +230,17 @@ impl RawEntry {
         self.decode_special()
     }
 
+    #[inline]
     fn decode_special(self) -> Entry {
         let payload = (!self.0 & PAYLOAD_MASK) >> PAYLOAD_SHIFT;
         let flags = self.flags().intersection(LeafFlags::CARRIED);
         let frame = PhysFrame::containing_address(PhysAddr::new_truncate(payload << PAYLOAD_SHIFT));
-        let entry = match (self.0 & KIND_MASK) >> KIND_SHIFT {
+        let kind = (self.0 & KIND_MASK) >> KIND_SHIFT;
+        // A bit that the kind does not use, or a payload above the limit, means that no `encode` of ours made this.
+        if self.0 & !USED_BITS[kind as usize] != 0 || payload > MAX_PAYLOAD {
+            return Entry::Unknown(self);
+        }
+        match kind {
             kind::SWAP => Entry::Swap { slot: SwapSlot(payload) },
             kind::MIGRATING => {
                 let Some(owner) = CpuId::new(((self.0 & OWNER_MASK) >> OWNER_SHIFT) as usize) else {
@@ -231,17 +255,15 @@ impl RawEntry {
             }
             kind::EXCLUSIVE => Entry::Exclusive { frame, flags },
             kind::NO_ACCESS => Entry::NoAccess { frame, flags },
-            kind::POISON => Entry::Poison,
+            kind::POISON if payload == 0 => Entry::Poison,
             _ => Entry::Unknown(self),
-        };
-        // A bit that the kind does not use, or a payload above the limit, means that no `encode` of ours made this.
-        if payload <= MAX_PAYLOAD && entry.encode() == self { entry } else { Entry::Unknown(self) }
+        }
     }
 }
 
 impl Entry {
     /// The bits of the entry.
-    #[inline]
+    #[inline(always)]
     pub fn encode(self) -> RawEntry {
         RawEntry(match self {
             Self::Empty => 0,
@@ -326,12 +348,12 @@ impl core::fmt::Display for FlagWords {
     }
 }
 
-#[inline]
+#[inline(always)]
 const fn special(kind: u64, payload: u64) -> u64 {
     (!(payload << PAYLOAD_SHIFT) & PAYLOAD_MASK) | kind << KIND_SHIFT
 }
 
-#[inline]
+#[inline(always)]
 const fn carried(flags: LeafFlags) -> u64 {
     flags.intersection(LeafFlags::CARRIED).bits()
 }
@@ -341,12 +363,12 @@ fn number(frame: PhysFrame) -> u64 {
     frame.start_address().as_u64() >> PAYLOAD_SHIFT
 }
 
-#[inline]
+#[inline(always)]
 const fn device_payload(frame: DeviceFrame) -> u64 {
     (frame.device().number() as u64) << DEVICE_SHIFT | frame.index() as u64
 }
 
-#[inline]
+#[inline(always)]
 fn device_frame(payload: u64) -> DeviceFrame {
     let device = DeviceId::truncated((payload >> DEVICE_SHIFT) as u8);
     DeviceFrame::new(device, payload as u32)

@@ -80,3 +80,26 @@ impl OwedFlush {
         machine.flush(request);
     }
 }
+
+/// The first and the last page of a part whose present entry was weakened.
+#[derive(Default)]
+pub(crate) struct Weakened {
+    bounds: Option<(u64, u64)>,
+}
+
+impl Weakened {
+    /// Notes a page; they come in ascending order.
+    #[inline(always)]
+    pub(crate) fn note(&mut self, index: u64) {
+        let first = self.bounds.map_or(index, |(first, _)| first);
+        self.bounds = Some((first, index));
+    }
+
+    /// Owes for what was noted.
+    #[inline]
+    pub(crate) fn owe(&self, part: PageRange, owed: &mut OwedFlush) {
+        if let Some((first, last)) = self.bounds {
+            owed.owe(part.part(first, last - first + 1));
+        }
+    }
+}

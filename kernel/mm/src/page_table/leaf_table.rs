@@ -22,7 +22,7 @@ pub(crate) struct LeafTable<'m, M: Machine> {
 
 impl<'m, M: Machine> LeafTable<'m, M> {
     /// Waits for the lock of the level-1 table in `table`. Bounded by the time for which others hold it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lock(machine: &'m M, memory: &'m SystemMemory<M::Descriptors>, table: PhysFrame) -> Self {
         let descriptor = memory.descriptor(table);
         let (held, ()) =
@@ -41,13 +41,13 @@ impl<'m, M: Machine> LeafTable<'m, M> {
     }
 
     /// The entry of `page`, which this table maps.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn load(&self, page: Page) -> RawEntry {
         self.machine.load_entry(self.slot(page))
     }
 
     /// Writes the entry of `page` and returns what stood there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn swap(&self, page: Page, new: RawEntry) -> RawEntry {
         let old = self.machine.swap_entry(self.slot(page), new);
         self.tell(page, old, new);
@@ -72,8 +72,33 @@ impl<'m, M: Machine> LeafTable<'m, M> {
         }
     }
 
+    /// The same, where the entry was just seen to be `current`.
+    #[inline(always)]
+    pub(crate) fn update_seen(
+        &self,
+        page: Page,
+        current: RawEntry,
+        mut change: impl FnMut(RawEntry) -> RawEntry,
+    ) -> RawEntry {
+        let (slot, new) = (self.slot(page), change(current));
+        match self.machine.compare_exchange_entry(slot, current, new) {
+            Ok(()) => {
+                self.tell(page, current, new);
+                current
+            }
+            Err(_) => self.update_again(page, change),
+        }
+    }
+
+    /// A CPU has set a bit in between.
+    #[cold]
+    #[inline(never)]
+    fn update_again(&self, page: Page, change: impl FnMut(RawEntry) -> RawEntry) -> RawEntry {
+        self.update(page, change)
+    }
+
     /// Tells of a change while the lock is held, so that changes of one entry are told in their order.
-    #[inline]
+    #[inline(always)]
     fn tell(&self, page: Page, old: RawEntry, new: RawEntry) {
         record(self.machine, || Event::Entry {
             space: self.descriptor.table_owner(),
@@ -84,14 +109,14 @@ impl<'m, M: Machine> LeafTable<'m, M> {
         });
     }
 
-    #[inline]
+    #[inline(always)]
     fn slot(&self, page: Page) -> EntrySlot {
         EntrySlot::new(self.table, page.p1_index())
     }
 }
 
 /// The entry of `page` in `table`, without a lock: a hint that must be checked again under it.
-#[inline]
+#[inline(always)]
 pub(crate) fn peek<M: Machine>(machine: &M, table: PhysFrame, page: Page) -> RawEntry {
     machine.load_entry(EntrySlot::new(table, page.p1_index()))
 }

@@ -97,7 +97,7 @@ fn leaves_below<M: Machine>(
 /// The level-1 table of `page`, where there is one.
 ///
 /// The caller holds the areas of the space, so the table stays.
-#[inline]
+#[inline(always)]
 pub(crate) fn leaf_table<M: Machine>(machine: &M, root: PhysFrame, page: Page) -> Option<PhysFrame> {
     let mut table = root;
     for index in upper_indices(page) {
@@ -230,7 +230,7 @@ fn table_entry(table: PhysFrame) -> RawEntry {
     Entry::Present { frame: table, flags: LeafFlags::WRITABLE | LeafFlags::USER }.encode()
 }
 
-#[inline]
+#[inline(always)]
 fn next_table(entry: RawEntry) -> Option<PhysFrame> {
     match entry.decode() {
         Entry::Present { frame, flags } if !flags.contains(LeafFlags::HUGE) => Some(frame),
@@ -238,7 +238,7 @@ fn next_table(entry: RawEntry) -> Option<PhysFrame> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn upper_indices(page: Page) -> [PageTableIndex; 3] {
     [page.p4_index(), page.p3_index(), page.p2_index()]
 }

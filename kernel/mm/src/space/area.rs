@@ -150,14 +150,14 @@ impl AreaList {
     }
 
     /// The area that holds `page`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, page: Page) -> Option<&Area> {
         let candidate = self.areas.get(self.first_from(page))?;
         candidate.range.contains_page(page).then_some(candidate)
     }
 
     /// Index of the first area that ends after `page`.
-    #[inline]
+    #[inline(always)]
     fn first_from(&self, page: Page) -> usize {
         self.areas.partition_point(|area| area.range.end() <= page.start_address().as_u64())
     }

@@ -196,6 +196,7 @@ impl<'m, M: Machine> Space<'m, M> {
 }
 
 /// What an entry is once no device has its page for itself: present again where it was exclusive, otherwise as it is.
+#[inline(always)]
 pub(crate) fn taken_back(raw: RawEntry) -> RawEntry {
     match raw.decode() {
         Entry::Exclusive { frame, flags } => Entry::Present { frame, flags }.encode(),

@@ -2,11 +2,12 @@
 use super::area::{AreaList, NoRoom};
 use super::{Area, AreaKind, OverLimit, Protection, Resident, Space};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, DeviceFrame, NO_FRAME, OutOfFrames, frame_of, number};
+use crate::frame::{AnyFrame, DeviceFrame, FreedFrames, NO_FRAME, OutOfFrames, frame_of, number};
 use crate::machine::Machine;
+use crate::manager::MemoryManager;
 use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, RawEntry};
-use crate::page_table::flush::OwedFlush;
+use crate::page_table::flush::{OwedFlush, Weakened};
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
 use crate::trace::{Event, record};
@@ -90,6 +91,20 @@ impl ZappedFrames {
         Self { owed: OwedFlush::new(), head: NO_FRAME, shared: [None; MOST_SHARED], shared_count: 0 }
     }
 
+    /// Takes the frame that a removed entry mapped, where that was its only mapping and it is RAM and no zero page.
+    #[inline(always)]
+    fn push_sole<M: Machine>(&mut self, manager: &MemoryManager<M>, old: RawEntry) -> bool {
+        let Entry::Present { frame, .. } = old.decode() else { return false };
+        let Some(descriptor) = manager.memory.descriptor_of(frame) else { return false };
+        // Neither the zero page nor what is no RAM has one.
+        if descriptor.mappings() != 1 {
+            return false;
+        }
+        descriptor.set_link(NO_FRAME, self.head);
+        self.head = number(frame);
+        true
+    }
+
     fn push<M: Machine>(&mut self, space: Space<'_, M>, frame: AnyFrame) {
         let descriptor = space.manager.any_descriptor(frame);
         // A sole mapping stays sole: only a fork of this space could share it, and the areas are ours. So nobody else uses the link.
@@ -119,11 +134,17 @@ impl ZappedFrames {
             }
         }
         self.shared_count = 0;
-        while self.head != NO_FRAME {
+        let mut freed = FreedFrames::new();
+        while let Some(descriptor) = manager.memory.descriptors().get(self.head as usize) {
             let frame = frame_of(self.head);
-            self.head = manager.memory.descriptor(frame).link().1;
-            manager.drop_mapping(frame);
+            self.head = descriptor.link().1;
+            if descriptor.end_sole_mapping() {
+                manager.memory.free_later(&manager.machine, &mut freed, frame);
+            } else {
+                manager.drop_mapping(frame);
+            }
         }
+        manager.memory.free_all(&manager.machine, freed);
     }
 }
 
@@ -265,17 +286,31 @@ impl<M: Machine> Space<'_, M> {
         for part in piece.by_leaf_table() {
             let Some(table) = walk::leaf_table(&manager.machine, self.root(), part.start()) else { continue };
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-            for page in (0..part.pages()).map(|index| part.page(index)) {
+            let (mut weakened, mut in_ram) = (Weakened::default(), 0);
+            for index in 0..part.pages() {
+                let page = part.page(index);
                 if leaf.load(page) == RawEntry::EMPTY {
                     continue;
                 }
                 let old = leaf.swap(page, RawEntry::EMPTY);
                 if old.is_present() {
-                    zapped.owed.owe(PageRange::of_page(page));
+                    weakened.note(index);
                 }
-                if area.kind.has_counted_frames() {
+                if !area.kind.has_counted_frames() {
+                    continue;
+                }
+                // Most pages: in a frame of RAM that nobody else maps.
+                if zapped.push_sole(manager, old) {
+                    in_ram += 1;
+                } else {
+                    // A shared frame may have the flush paid early.
+                    weakened.owe(part, &mut zapped.owed);
                     self.drop_entry(old, zapped);
                 }
+            }
+            weakened.owe(part, &mut zapped.owed);
+            if in_ram > 0 {
+                self.uncharge(Resident::Ram, in_ram);
             }
         }
     }
@@ -322,12 +357,16 @@ impl<M: Machine> Space<'_, M> {
 
     /// The same for a frame whose lock the caller has; it is given back.
     pub(crate) fn drop_locked_device_mapping(self, frame: DeviceFrame) {
-        let manager = self.manager;
-        let descriptor = manager.device_descriptor(frame);
+        self.uncharge(Resident::Device, 1);
+        self.drop_locked_device_frame(frame);
+    }
+
+    /// The same where the page is counted as another one's already.
+    pub(crate) fn drop_locked_device_frame(self, frame: DeviceFrame) {
+        let descriptor = self.manager.device_descriptor(frame);
         // In this order: without a mapping nobody can lock the frame any more.
         descriptor.remove_mappings(1);
         descriptor.unlock();
-        self.uncharge(Resident::Device, 1);
-        manager.release_frame(frame.into(), 1);
+        self.manager.release_frame(frame.into(), 1);
     }
 }

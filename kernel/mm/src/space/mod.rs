@@ -123,7 +123,7 @@ impl SpaceState {
         CpuSet::from_bits(self.cpus.load(Ordering::SeqCst))
     }
 
-    #[inline]
+    #[inline(always)]
     fn root(&self) -> PhysFrame {
         PhysFrame::containing_address(PhysAddr::new_truncate(self.root.load(Ordering::Relaxed)))
     }
@@ -216,12 +216,13 @@ impl<M: Machine> MemoryManager<M> {
         let state = &self.spaces[number];
         state.charges.set_limit(u64::MAX);
         state.root.store(root.start_address().as_u64(), Ordering::Release);
+        self.living.fetch_or(id.bit(), Ordering::AcqRel);
         record(&self.machine, || Event::SpaceCreated { space: id, root });
         Ok(Space { manager: self, state, id })
     }
 
     /// The living space of this number.
-    #[inline]
+    #[inline(always)]
     pub fn space(&self, id: SpaceId) -> Option<Space<'_, M>> {
         let state = self.spaces.get(usize::from(id.0))?;
         (state.root.load(Ordering::Acquire) != 0).then_some(Space { manager: self, state, id })
@@ -229,7 +230,17 @@ impl<M: Machine> MemoryManager<M> {
 
     /// Every living space.
     pub fn spaces(&self) -> impl Iterator<Item = Space<'_, M>> {
-        (0..MAX_SPACES as u16).filter_map(|number| self.space(SpaceId(number)))
+        let mut left = self.living.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            while left != 0 {
+                let number = left.trailing_zeros() as u16;
+                left &= left - 1;
+                if let Some(space) = self.space(SpaceId(number)) {
+                    return Some(space);
+                }
+            }
+            None
+        })
     }
 
     /// Makes this CPU leave `space` for the kernel's own tables.
@@ -278,6 +289,7 @@ impl<'m, M: Machine> Space<'m, M> {
         self.manager.forget_listeners(self.id);
         debug_assert_eq!(self.resident(), Residency::default(), "pages are counted in a space that has none");
         let root = self.root();
+        self.manager.living.fetch_and(!self.id.bit(), Ordering::AcqRel);
         self.state.root.store(0, Ordering::Release);
         record(&self.manager.machine, || Event::SpaceDestroyed { space: self.id });
         self.manager.memory.free_table(&self.manager.machine, root);

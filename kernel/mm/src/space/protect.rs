@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::manager::MemoryManager;
 use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
-use crate::page_table::flush::OwedFlush;
+use crate::page_table::flush::{OwedFlush, Weakened};
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
 use x86_64::structures::paging::Page;
@@ -34,17 +34,25 @@ impl<M: Machine> Space<'_, M> {
         {
             let Some(table) = walk::leaf_table(&manager.machine, self.root(), part.start()) else { continue };
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-            for page in (0..part.pages()).map(|index| part.page(index)) {
+            let rights = Rights::of(area, protection);
+            let mut weakened = Weakened::default();
+            for index in 0..part.pages() {
+                let page = part.page(index);
                 let current = leaf.load(page);
-                let new = |raw| protected(manager, area, page, raw, protection);
-                if new(current) == current {
+                // Most entries: a mask.
+                if let Some(rights) = rights.filter(|_| current.is_present()) {
+                    if rights.given_to(current) != current {
+                        leaf.update_seen(page, current, |raw| rights.given_to(raw));
+                        weakened.note(index);
+                    }
                     continue;
                 }
-                let old = leaf.update(page, new);
-                if old.is_present() {
-                    owed.owe(PageRange::of_page(page));
+                let new = |raw| protected(manager, area, page, raw, protection);
+                if new(current) != current && leaf.update(page, new).is_present() {
+                    weakened.note(index);
                 }
             }
+            weakened.owe(part, &mut owed);
         }
         owed.pay(&manager.machine, self.state, &manager.statistics);
         areas.protect_inside(range, protection);
@@ -53,6 +61,30 @@ impl<M: Machine> Space<'_, M> {
             self.tell_areas(area.range.intersection(range).unwrap_or(area.range), Some(area));
         }
         Ok(())
+    }
+}
+
+/// What a protection makes of every present entry of an area: it stays accessible, and keeps its frame and its memory type.
+#[derive(Clone, Copy)]
+struct Rights {
+    kept: LeafFlags,
+    given: LeafFlags,
+}
+
+impl Rights {
+    /// `None` where entries become others than present ones, or name what the area says.
+    fn of(area: &Area, protection: Protection) -> Option<Self> {
+        if matches!(area.kind, AreaKind::Device { .. }) || !protection.is_accessible() {
+            return None;
+        }
+        let mut kept = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::WRITE_THROUGH | LeafFlags::CACHE_DISABLE;
+        kept.set(LeafFlags::WRITABLE, protection.contains(Protection::WRITE));
+        Some(Self { kept, given: protection.read_only_flags() })
+    }
+
+    #[inline(always)]
+    fn given_to(self, present: RawEntry) -> RawEntry {
+        present.with_flags(self.kept, self.given)
     }
 }
 
