@@ -56,10 +56,20 @@ impl<'m, M: Machine> LeafTable<'m, M> {
 
     /// Replaces the entry of `page` by what `change` makes of it, atomically against the bits that a CPU may set
     /// meanwhile; returns the entry that was replaced. `change` may be called more than once.
-    #[inline]
-    pub(crate) fn update(&self, page: Page, mut change: impl FnMut(RawEntry) -> RawEntry) -> RawEntry {
+    #[inline(always)]
+    pub(crate) fn update(&self, page: Page, change: impl FnMut(RawEntry) -> RawEntry) -> RawEntry {
+        self.update_seen(page, self.load(page), change)
+    }
+
+    /// The same, where the entry was just seen to be `current`.
+    #[inline(always)]
+    pub(crate) fn update_seen(
+        &self,
+        page: Page,
+        mut current: RawEntry,
+        mut change: impl FnMut(RawEntry) -> RawEntry,
+    ) -> RawEntry {
         let slot = self.slot(page);
-        let mut current = self.machine.load_entry(slot);
         loop {
             let new = change(current);
             match self.machine.compare_exchange_entry(slot, current, new) {
@@ -70,31 +80,6 @@ impl<'m, M: Machine> LeafTable<'m, M> {
                 Err(now) => current = now,
             }
         }
-    }
-
-    /// The same, where the entry was just seen to be `current`.
-    #[inline(always)]
-    pub(crate) fn update_seen(
-        &self,
-        page: Page,
-        current: RawEntry,
-        mut change: impl FnMut(RawEntry) -> RawEntry,
-    ) -> RawEntry {
-        let (slot, new) = (self.slot(page), change(current));
-        match self.machine.compare_exchange_entry(slot, current, new) {
-            Ok(()) => {
-                self.tell(page, current, new);
-                current
-            }
-            Err(_) => self.update_again(page, change),
-        }
-    }
-
-    /// A CPU has set a bit in between.
-    #[cold]
-    #[inline(never)]
-    fn update_again(&self, page: Page, change: impl FnMut(RawEntry) -> RawEntry) -> RawEntry {
-        self.update(page, change)
     }
 
     /// Tells of a change while the lock is held, so that changes of one entry are told in their order.
