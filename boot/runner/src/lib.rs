@@ -11,7 +11,7 @@
 //! ```
 //!
 //! In reading order: [`cli`], [`machine`] and [`input`] (what was asked for, and whether it can be), [`artifacts`]
-//! (building), [`qemu`] (running), [`guest`] (looking), [`demo`], [`experiment`] and [`kernel_tests`] (judging).
+//! (building), [`qemu`] (running), [`conversation`] (following), [`guest`] (looking), [`demo`], [`experiment`] and [`kernel_tests`] (judging).
 //!
 //! Exit status, everywhere: 0 done and verified, 1 the system under test failed, 2 usage or environment.
 #![deny(unsafe_code)]
@@ -21,6 +21,7 @@ pub mod artifacts;
 pub mod bench;
 pub mod cli;
 pub mod console;
+pub mod conversation;
 pub mod demo;
 pub mod device;
 pub mod doctor;

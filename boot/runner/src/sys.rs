@@ -1,4 +1,4 @@
-//! What the standard library does not offer: shared read-only mappings and four calls of the operating system.
+//! What the standard library does not offer: shared read-only mappings and six calls of the operating system.
 //!
 //! This is the only module of the host tool with `unsafe` code.
 //!
@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -93,6 +94,25 @@ pub fn bound_memory(command: &mut Command, bytes: u64) {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         });
+    }
+}
+
+/// CPU time that all threads of a running process have used.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn cpu_time(process: u32) -> io::Result<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the call writes the number of a clock to a variable that lives here, and nothing else.
+    match unsafe { libc::clock_getcpuclockid(process.cast_signed(), &mut clock) } {
+        0 => {}
+        error => return Err(io::Error::from_raw_os_error(error)),
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes a time to a variable that lives here, and nothing else.
+    match unsafe { libc::clock_gettime(clock, &mut time) } {
+        0 => Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32)),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -2,15 +2,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, FromKernel, Measured, VERSION};
+use ferry_protocol::link::{FromKernel, Measured};
 use ferry_protocol::options::{Command, Options};
 
-use crate::demo::failure::Failure;
+use crate::conversation::{self, Partner, Patience, unexpected};
 use crate::demo::report::console_line;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
-use crate::qemu::{Boot, Clock, End, Event, Machine};
+use crate::qemu::{Boot, Clock, Machine};
 use crate::screen::Screen;
 
 /// What was measured once.
@@ -93,37 +92,35 @@ pub fn run(
         clock: Some(clock),
     };
     let mut machine = Machine::start(&boot).map_err(Refusal::from)?;
-    let deadline = machine.started() + timeout;
-    let (mut windows, mut done, mut heard) = (Vec::new(), false, false);
-    loop {
-        match machine.next(deadline) {
-            Event::Line(line) => {
-                heard = true;
-                if verbose || line.contains("ERROR") {
-                    console_line(screen, &line);
-                }
-            }
-            Event::Record(mut frame) => {
-                heard = true;
-                let bytes = frame.len();
-                match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
-                    FromKernel::Hello { version: VERSION } => {}
-                    FromKernel::Hello { version } => return Err(Failure::Version(version).into()),
-                    FromKernel::Measured(measured) => windows.push(measured.into()),
-                    FromKernel::Done => done = true,
-                    other => return Err(Failure::Unexpected(format!("{other:?}")).into()),
-                }
-            }
-            Event::Ended(End::Code(ExitCode::Success)) if done => return Ok(windows),
-            Event::Ended(end @ End::Qemu { .. }) if !heard => return Err(Refusal::QemuGaveUp(end.to_string()).into()),
-            Event::Ended(end) => return Err(Failure::Ended(end).into()),
-            Event::TimedOut => {
-                let last = windows.last().map_or("the kernel was booting".to_owned(), |window: &Window| {
-                    format!("{} of {} pages was measured", window.name, window.pages)
-                });
-                let lines = machine.stop();
-                return Err(Failure::TimedOut { limit: timeout, last, lines }.into());
-            }
+    let mut notes = Notes { windows: Vec::new(), verbose, screen };
+    conversation::follow(&mut machine, Patience::InAll(timeout), &mut notes)?;
+    Ok(notes.windows)
+}
+
+/// Whoever notes what is measured.
+struct Notes<'a> {
+    windows: Vec<Window>,
+    verbose: bool,
+    screen: &'a mut Screen,
+}
+
+impl Partner for Notes<'_> {
+    fn line(&mut self, line: &str) {
+        if self.verbose || line.contains("ERROR") {
+            console_line(self.screen, line);
         }
+    }
+
+    fn record(&mut self, record: FromKernel<'_>, _: &mut Machine) -> Result<(), Error> {
+        match record {
+            FromKernel::Measured(measured) => self.windows.push(measured.into()),
+            other => return Err(unexpected(&other)),
+        }
+        Ok(())
+    }
+
+    fn under_way(&self) -> String {
+        let measured = |window: &Window| format!("{} of {} pages was measured", window.name, window.pages);
+        self.windows.last().map_or_else(|| "the kernel was booting".to_owned(), measured)
     }
 }

@@ -1,11 +1,10 @@
-//! The conversation with the kernel: its records in, one answer per checkpoint out.
+//! The demo's part of the conversation with the kernel: its records in, one answer per checkpoint out.
 //!
-//! Every wait ends by the deadline of the run. The kernel waits for nothing but the answer to a checkpoint.
+//! The kernel waits for nothing but the answer to a checkpoint.
 use std::time::Duration;
 
 use ferry_device_model::Model;
-use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, Checkpoint, FromHost, FromKernel, VERSION};
+use ferry_protocol::link::{Checkpoint, FromHost, FromKernel};
 use ferry_protocol::options::Trace;
 
 use super::failure::Failure;
@@ -13,10 +12,11 @@ use super::report;
 use super::summary::{CpuSummary, Summary};
 use super::verify::Verifier;
 use super::view::{BehindBar, Outside, SwapSlots};
+use crate::conversation::{self, Partner, Patience, unexpected};
 use crate::error::{Error, Refusal};
 use crate::input::Input;
 use crate::machine::MachineOptions;
-use crate::qemu::{Boot, End, Event, Machine};
+use crate::qemu::{Boot, Machine};
 use crate::screen::Screen;
 use crate::size::grouped;
 use crate::trace::TraceError;
@@ -44,12 +44,9 @@ pub fn run(
         summary,
         screen,
         last: "QEMU was started".to_owned(),
-        heard: false,
-        greeted: false,
-        done: false,
         trace,
     };
-    let result = talk.converse(&mut machine, timeout);
+    let result = conversation::follow(&mut machine, Patience::InAll(timeout), &mut talk);
     summary.transformed(machine.devices().iter().map(Model::frames_transformed));
     result?;
     if !machine.debugger_was_content() {
@@ -67,43 +64,32 @@ struct Talk<'a> {
     screen: &'a mut Screen,
     /// The last thing that happened, for the message at a timeout.
     last: String,
-    /// The machine has said something, so QEMU did start it.
-    heard: bool,
-    greeted: bool,
-    done: bool,
     trace: Trace,
 }
 
-impl Talk<'_> {
-    fn converse(&mut self, machine: &mut Machine, timeout: Duration) -> Result<(), Error> {
-        let deadline = machine.started() + timeout;
-        loop {
-            match machine.next(deadline) {
-                Event::Line(line) => {
-                    self.heard = true;
-                    report::console_line(self.screen, &line);
-                }
-                Event::Record(mut frame) => {
-                    self.heard = true;
-                    let bytes = frame.len();
-                    match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
-                        FromKernel::Checkpoint(checkpoint) => self.look(machine, &checkpoint)?,
-                        FromKernel::Homecoming { address, instruction, write } => {
-                            self.summary.homecomings += 1;
-                            report::homecoming(self.screen, address, &machine.symbol(instruction), write);
-                        }
-                        record => self.take(record)?,
-                    }
-                }
-                Event::Ended(end) => return self.ended(end),
-                Event::TimedOut => {
-                    let lines = machine.stop();
-                    return Err(Failure::TimedOut { limit: timeout, last: self.last.clone(), lines }.into());
-                }
+impl Partner for Talk<'_> {
+    fn line(&mut self, line: &str) {
+        report::console_line(self.screen, line);
+    }
+
+    fn record(&mut self, record: FromKernel<'_>, machine: &mut Machine) -> Result<(), Error> {
+        match record {
+            FromKernel::Checkpoint(checkpoint) => Ok(self.look(machine, &checkpoint)?),
+            FromKernel::Homecoming { address, instruction, write } => {
+                self.summary.homecomings += 1;
+                report::homecoming(self.screen, address, &machine.symbol(instruction), write);
+                Ok(())
             }
+            record => self.take(record),
         }
     }
 
+    fn under_way(&self) -> String {
+        self.last.clone()
+    }
+}
+
+impl Talk<'_> {
     fn look(&mut self, machine: &mut Machine, checkpoint: &Checkpoint) -> Result<(), Failure> {
         self.screen.clear_progress();
         let Checkpoint { stage, round, .. } = *checkpoint;
@@ -114,10 +100,7 @@ impl Talk<'_> {
         let devices: Vec<_> = devices.collect();
         let swap = machine.swap().map(|image| image as &dyn SwapSlots);
         let outside = Outside { memory: machine.ram(), devices: &devices, swap };
-        let result = match self.greeted {
-            true => self.verifier.look(&outside, checkpoint),
-            false => return Err(Failure::Unexpected("a checkpoint before its greeting".to_owned())),
-        };
+        let result = self.verifier.look(&outside, checkpoint);
         let told = self.compare_trace(machine, checkpoint);
         let answer = if result.is_ok() && told.is_ok() { FromHost::Continue } else { FromHost::Stop };
         // A link that is closed shows as the machine's end, which is reported with its reason.
@@ -143,10 +126,8 @@ impl Talk<'_> {
         Ok(())
     }
 
-    fn take(&mut self, record: FromKernel) -> Result<(), Failure> {
+    fn take(&mut self, record: FromKernel) -> Result<(), Error> {
         match record {
-            FromKernel::Hello { version: VERSION } => self.greeted = true,
-            FromKernel::Hello { version } => return Err(Failure::Version(version)),
             FromKernel::Progress { stage, done, total } => self.screen.progress(report::label(stage), done, total),
             FromKernel::Stayed { round, reason, pages } => {
                 self.summary.stayed(reason, pages);
@@ -161,28 +142,8 @@ impl Talk<'_> {
                 self.summary.cpu_outcome(cpu, CpuSummary { faults, ipis, flushes }).map_err(Failure::Unexpected)?;
             }
             FromKernel::Outcome(outcome) => self.summary.outcome = Some(outcome),
-            FromKernel::Done => self.done = true,
-            FromKernel::Checkpoint(_)
-            | FromKernel::Homecoming { .. }
-            | FromKernel::Measured(_)
-            | FromKernel::Test { .. }
-            | FromKernel::TestStarted { .. }
-            | FromKernel::TestEnded(_)
-            | FromKernel::Text { .. }
-            | FromKernel::Prompt { .. }
-            | FromKernel::SoakRound { .. }
-            | FromKernel::SoakViolation { .. }
-            | FromKernel::SoakCount { .. } => return Err(Failure::Unexpected(format!("{record:?}"))),
+            other => return Err(unexpected(&other)),
         }
         Ok(())
-    }
-
-    fn ended(&mut self, end: End) -> Result<(), Error> {
-        match end {
-            End::Code(ExitCode::Success) if self.done => Ok(()),
-            End::Code(ExitCode::Success) => Err(Failure::Incomplete("saying that it was done").into()),
-            End::Qemu { .. } if !self.heard => Err(Refusal::QemuGaveUp(end.to_string()).into()),
-            end => Err(Failure::Ended(end).into()),
-        }
     }
 }

@@ -2,14 +2,15 @@
 use std::path::Path;
 
 use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, FromKernel, TestEnd, VERSION};
+use ferry_protocol::link::{FromKernel, TestEnd};
 use ferry_protocol::options::{self, Command};
 
 use super::Options;
+use crate::conversation::{self, Partner, Patience, unexpected};
 use crate::demo::failure::Failure;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
-use crate::qemu::{Boot, End, Event, Machine};
+use crate::qemu::{Boot, End, Machine};
 use crate::screen::Screen;
 use crate::trace::TraceError;
 
@@ -60,38 +61,44 @@ pub fn run(name: &str, loader: &Path, kernel: &Path, options: &Options, screen: 
         clock: None,
     };
     let mut machine = Machine::start(&boot).map_err(Refusal::from)?;
-    let deadline = machine.started() + options.timeout;
-    let (mut verdict, mut heard) = (None, false);
-    loop {
-        match machine.next(deadline) {
-            Event::Line(line) => {
-                heard = true;
-                screen.plain(line);
-            }
-            Event::Record(mut frame) => {
-                heard = true;
-                let bytes = frame.len();
-                match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
-                    FromKernel::Hello { version: VERSION } | FromKernel::TestStarted { .. } | FromKernel::Done => {}
-                    FromKernel::Hello { version } => return Err(Failure::Version(version).into()),
-                    FromKernel::TestEnded(end) if verdict.is_none() => verdict = Some(judge(name, end)),
-                    other => return Err(Failure::Unexpected(format!("{other:?}")).into()),
-                }
-            }
-            Event::Ended(end @ End::Qemu { .. }) if !heard => return Err(Refusal::QemuGaveUp(end.to_string()).into()),
-            Event::Ended(end) => {
-                return match (verdict, end) {
-                    (Some(Ok(())), End::Code(ExitCode::Success)) => {
-                        Ok(machine.trace().map_err(TraceError::from).map_err(Failure::from)?)
-                    }
-                    (Some(Err(failure)), End::Code(ExitCode::Failed)) => Err(Failure::from(failure).into()),
-                    (_, end) => Err(Failure::from(ExperimentFailure::Lost { name: name.to_owned(), end }).into()),
-                };
-            }
-            Event::TimedOut => {
-                let (lines, last) = (machine.stop(), format!("the experiment {name} was under way"));
-                return Err(Failure::TimedOut { limit: options.timeout, last, lines }.into());
-            }
+    let mut watch = Watch { name, screen, verdict: None };
+    conversation::follow(&mut machine, Patience::InAll(options.timeout), &mut watch)?;
+    match watch.verdict {
+        Some(Ok(())) => Ok(machine.trace().map_err(TraceError::from).map_err(Failure::from)?),
+        Some(Err(failure)) => Err(Failure::from(failure).into()),
+        None => Err(Failure::Incomplete("saying how the experiment went").into()),
+    }
+}
+
+/// Whoever watches an experiment.
+struct Watch<'a> {
+    name: &'a str,
+    screen: &'a mut Screen,
+    verdict: Option<Result<(), ExperimentFailure>>,
+}
+
+impl Partner for Watch<'_> {
+    fn line(&mut self, line: &str) {
+        self.screen.plain(line);
+    }
+
+    fn record(&mut self, record: FromKernel<'_>, _: &mut Machine) -> Result<(), Error> {
+        match record {
+            FromKernel::TestStarted { .. } => {}
+            FromKernel::TestEnded(end) if self.verdict.is_none() => self.verdict = Some(judge(self.name, end)),
+            other => return Err(unexpected(&other)),
+        }
+        Ok(())
+    }
+
+    fn under_way(&self) -> String {
+        format!("the experiment {} was under way", self.name)
+    }
+
+    fn ended(&mut self, end: End) -> Error {
+        match (self.verdict.take(), end) {
+            (Some(Err(failure)), End::Code(ExitCode::Failed)) => Failure::from(failure).into(),
+            (_, end) => Failure::from(ExperimentFailure::Lost { name: self.name.to_owned(), end }).into(),
         }
     }
 }

@@ -15,16 +15,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ferry_device::DeviceType;
-use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, FromKernel, VERSION};
+use ferry_protocol::link::FromKernel;
 use ferry_protocol::options::{Command, Options};
 
 use crate::artifacts::{self, Artifact};
-use crate::demo::failure::Failure;
+use crate::conversation::{self, Partner, Patience, unexpected};
 use crate::device::Ivshmem;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
-use crate::qemu::{Boot, End, Event, Machine, Qemu};
+use crate::qemu::{Boot, Machine, Qemu};
 use crate::size::Size;
 use crate::swap::SwapSize;
 
@@ -100,32 +99,9 @@ impl Suite {
     /// Where the kernel does not boot or does not list them.
     pub fn list(&self) -> Result<Vec<String>, Error> {
         let mut machine = self.boot(&Options { command: Command::ListTests, ..Options::default() })?;
-        let deadline = machine.started() + self.timeout;
-        let (mut names, mut heard) = (Vec::new(), false);
-        loop {
-            match machine.next(deadline) {
-                Event::Line(_) => heard = true,
-                Event::Record(mut frame) => {
-                    heard = true;
-                    let bytes = frame.len();
-                    match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
-                        FromKernel::Test { name } => names.push(name.to_owned()),
-                        FromKernel::Hello { version: VERSION } | FromKernel::Done => {}
-                        FromKernel::Hello { version } => return Err(Failure::Version(version).into()),
-                        other => return Err(Failure::Unexpected(format!("{other:?}")).into()),
-                    }
-                }
-                Event::Ended(End::Code(ExitCode::Success)) => return Ok(names),
-                Event::Ended(end @ End::Qemu { .. }) if !heard => {
-                    return Err(Refusal::QemuGaveUp(end.to_string()).into());
-                }
-                Event::Ended(end) => return Err(Failure::Ended(end).into()),
-                Event::TimedOut => {
-                    let (lines, last) = (machine.stop(), "the kernel was listing its tests".to_owned());
-                    return Err(Failure::TimedOut { limit: self.timeout, last, lines }.into());
-                }
-            }
-        }
+        let mut list = List(Vec::new());
+        conversation::follow(&mut machine, Patience::InAll(self.timeout), &mut list)?;
+        Ok(list.0)
     }
 
     fn boot(&self, options: &Options) -> Result<Machine, Refusal> {
@@ -145,5 +121,24 @@ impl Suite {
 
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
+    }
+}
+
+/// Whoever hears the names of the tests.
+struct List(Vec<String>);
+
+impl Partner for List {
+    fn line(&mut self, _: &str) {}
+
+    fn record(&mut self, record: FromKernel<'_>, _: &mut Machine) -> Result<(), Error> {
+        match record {
+            FromKernel::Test { name } => self.0.push(name.to_owned()),
+            other => return Err(unexpected(&other)),
+        }
+        Ok(())
+    }
+
+    fn under_way(&self) -> String {
+        "the kernel was listing its tests".to_owned()
     }
 }

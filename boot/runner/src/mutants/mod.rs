@@ -12,6 +12,7 @@
 //! Invariants:
 //! 1. The tests pass where no mutant is chosen, or nothing is run.
 //! 2. Mutants on the host run side by side, one on each CPU; those in QEMU one after the other, after them.
+//! 3. A mutant that hangs beside another one runs again alone, and only that counts: its tests may only have been slow.
 pub mod catalogue;
 mod kernel;
 mod programs;
@@ -119,7 +120,7 @@ fn on_the_host<'m>(
     let next = AtomicUsize::new(0);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, receiver) = mpsc::channel();
-    std::thread::scope(|scope| {
+    let (mut verdicts, hung) = std::thread::scope(|scope| {
         for _ in 0..workers {
             let (sender, next, programs) = (sender.clone(), &next, &programs);
             scope.spawn(move || {
@@ -134,14 +135,25 @@ fn on_the_host<'m>(
             });
         }
         drop(sender);
-        let mut verdicts = Vec::new();
+        let (mut verdicts, mut hung) = (Vec::new(), Vec::new());
         for verdict in receiver {
             let verdict = verdict?;
+            if verdict.fate.is_by_hang() {
+                hung.push(verdict.mutant);
+                continue;
+            }
             show(&verdict, screen);
             verdicts.push(verdict);
         }
-        Ok(verdicts)
-    })
+        Ok::<_, Refusal>((verdicts, hung))
+    })?;
+    for mutant in hung {
+        let started = Instant::now();
+        let verdict = Verdict::of(mutant, programs.run(&mutant.name, limit)?, started);
+        show(&verdict, screen);
+        verdicts.push(verdict);
+    }
+    Ok(verdicts)
 }
 
 fn in_the_kernel<'m>(

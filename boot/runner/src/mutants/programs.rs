@@ -41,7 +41,10 @@ struct Program {
     slow: Vec<String>,
 }
 
-/// How long a test may take.
+/// A test that uses no CPU hangs after so many times the CPU time that it may use: it may wait because others have the CPUs.
+const MOST_WAITING: u32 = 10;
+
+/// How much CPU time a test may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub Duration);
 
@@ -181,7 +184,8 @@ fn follow(child: &mut Child, limit: Limit) -> (End, Vec<Duration>) {
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         std::thread::spawn(move || lines.try_for_each(|line| sender.send(line)));
     }
-    let (mut took, mut since) = (Vec::new(), Instant::now());
+    let used = || sys::cpu_time(child.id()).unwrap_or_default();
+    let (mut took, mut since, mut used_before) = (Vec::new(), Instant::now(), used());
     loop {
         match receiver.recv_timeout(limit.0) {
             Ok(line) => {
@@ -190,9 +194,11 @@ fn follow(child: &mut Child, limit: Limit) -> (End, Vec<Duration>) {
                 }
                 if line.starts_with("test ") && line.contains(" ... ") {
                     took.push(since.elapsed());
-                    since = Instant::now();
+                    (since, used_before) = (Instant::now(), used());
                 }
             }
+            Err(RecvTimeoutError::Timeout)
+                if used().saturating_sub(used_before) < limit.0 && since.elapsed() < limit.0 * MOST_WAITING => {}
             Err(RecvTimeoutError::Timeout) => return (End::TimedOut, took),
             Err(RecvTimeoutError::Disconnected) => return (End::Closed, took),
         }
@@ -215,21 +221,22 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_or_dies_is_ended_and_named() {
+    fn a_program_that_hangs_waits_or_dies_is_ended_and_named() {
         use std::os::unix::fs::PermissionsExt;
         let scratch = crate::run_dir::RunDir::create(0).unwrap();
-        let run = |name: &str, text: &str, seconds| {
+        let run = |name: &str, text: &str, milliseconds| {
             let path = scratch.file(name);
             std::fs::write(&path, format!("#!/bin/sh\necho 'test first ... ok'\n{text}\n")).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             let program = Program { path, quick: Vec::new(), slow: Vec::new() };
             let tests = ["first", "second"].map(String::from);
-            program.run(Some("m"), &tests, Limit(Duration::from_secs(seconds))).unwrap().killer
+            program.run(Some("m"), &tests, Limit(Duration::from_millis(milliseconds))).unwrap().killer
         };
-        assert_eq!(run("hangs", "exec sleep 600", 1), Some(Killer::Hang("second".into())));
-        assert_eq!(run("dies", "kill -ABRT $$", 60), Some(Killer::Abort("second".into())));
+        assert_eq!(run("hangs", "while :; do :; done", 500), Some(Killer::Hang("second".into())));
+        assert_eq!(run("waits", "exec sleep 600", 50), Some(Killer::Hang("second".into())));
+        assert_eq!(run("dies", "kill -ABRT $$", 60_000), Some(Killer::Abort("second".into())));
         let fails = "echo 'test second ... FAILED'; exec sleep 600";
-        assert_eq!(run("fails", fails, 60), Some(Killer::Test("second".into())));
-        assert_eq!(run("passes", "test $FERRY_MUTANT = m", 60), None);
+        assert_eq!(run("fails", fails, 60_000), Some(Killer::Test("second".into())));
+        assert_eq!(run("passes", "test $FERRY_MUTANT = m", 60_000), None);
     }
 }

@@ -66,6 +66,11 @@ impl Fate {
         matches!(self, Self::Killed(_))
     }
 
+    /// Whether it was seen because something did not end.
+    pub fn is_by_hang(&self) -> bool {
+        matches!(self, Self::Killed(Killer::Hang(_)) | Self::Contradicted(Killer::Hang(_)))
+    }
+
     /// Whether nobody saw it, as its list says.
     pub fn is_equivalent(&self) -> bool {
         matches!(self, Self::Equivalent(_))

@@ -2,16 +2,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, FromKernel, VERSION};
+use ferry_protocol::link::FromKernel;
 use ferry_protocol::options::{Command, Options, Scenario, Trace};
 
 use crate::artifacts::{self, Artifact};
+use crate::conversation::{self, Partner, Patience, unexpected};
 use crate::demo::failure::Failure;
 use crate::demo::report::console_line;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
-use crate::qemu::{Boot, End, Event, Machine, Qemu};
+use crate::qemu::{Boot, Machine, Qemu};
 use crate::screen::Screen;
 use crate::trace::TraceError;
 
@@ -50,33 +50,27 @@ pub fn scenario(
         clock: None,
     };
     let mut machine = Machine::start(&boot).map_err(Refusal::from)?;
-    let deadline = machine.started() + timeout;
-    let (mut done, mut heard) = (false, false);
-    loop {
-        match machine.next(deadline) {
-            Event::Line(line) => {
-                heard = true;
-                console_line(screen, &line);
-            }
-            Event::Record(mut frame) => {
-                heard = true;
-                let bytes = frame.len();
-                match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
-                    FromKernel::Hello { version: VERSION } => {}
-                    FromKernel::Hello { version } => return Err(Failure::Version(version).into()),
-                    FromKernel::Done => done = true,
-                    other => return Err(Failure::Unexpected(format!("{other:?}")).into()),
-                }
-            }
-            Event::Ended(End::Code(ExitCode::Success)) if done => {
-                return Ok((machine.trace().map_err(TraceError::from).map_err(Failure::from)?, kernel));
-            }
-            Event::Ended(end @ End::Qemu { .. }) if !heard => return Err(Refusal::QemuGaveUp(end.to_string()).into()),
-            Event::Ended(end) => return Err(Failure::Ended(end).into()),
-            Event::TimedOut => {
-                let (lines, last) = (machine.stop(), format!("the scenario {} was under way", scenario.name()));
-                return Err(Failure::TimedOut { limit: timeout, last, lines }.into());
-            }
-        }
+    let mut partner = Audience { scenario, screen };
+    conversation::follow(&mut machine, Patience::InAll(timeout), &mut partner)?;
+    Ok((machine.trace().map_err(TraceError::from).map_err(Failure::from)?, kernel))
+}
+
+/// Whoever hears a scenario.
+struct Audience<'a> {
+    scenario: Scenario,
+    screen: &'a mut Screen,
+}
+
+impl Partner for Audience<'_> {
+    fn line(&mut self, line: &str) {
+        console_line(self.screen, line);
+    }
+
+    fn record(&mut self, record: FromKernel<'_>, _: &mut Machine) -> Result<(), Error> {
+        Err(unexpected(&record))
+    }
+
+    fn under_way(&self) -> String {
+        format!("the scenario {} was under way", self.scenario.name())
     }
 }

@@ -7,17 +7,17 @@ mod input;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, FromKernel, ToShell, VERSION};
+use ferry_protocol::link::{FromKernel, ToShell};
 use ferry_protocol::options::{self, Command, Trace};
 use ferry_protocol::shell::PROMPT;
 
 use crate::artifacts::{self, Artifact};
+use crate::conversation::{self, Partner, Patience, unexpected};
 use crate::demo::failure::Failure;
 use crate::demo::report::console_line;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
-use crate::qemu::{Boot, End, Event, Machine, Qemu};
+use crate::qemu::{Boot, Machine, Qemu};
 use crate::screen::Screen;
 
 use input::Input;
@@ -68,7 +68,9 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
         screen.plain("Ferry's shell: `help` lists the commands, the Tab key completes, `quit` ends. Try: map heap 16K");
     }
     let mut machine = Machine::start(&boot).map_err(Refusal::from)?;
-    Talk { input, screen, verbose: options.verbose, failed: None }.converse(&mut machine)
+    let mut talk = Talk { input, screen, verbose: options.verbose, told: String::new(), failed: None };
+    conversation::follow(&mut machine, Patience::ForEachRecord(PATIENCE), &mut talk)?;
+    talk.conclude()
 }
 
 /// A line that was not done.
@@ -83,63 +85,47 @@ struct Talk<'a> {
     screen: &'a mut Screen,
     verbose: bool,
     /// The line that the kernel has been told last.
+    told: String,
+    /// The line at which a script ends before its own end.
     failed: Option<NotDone>,
 }
 
-impl Talk<'_> {
-    fn converse(mut self, machine: &mut Machine) -> Result<(), Error> {
-        let (mut heard, mut done, mut told) = (false, false, String::new());
-        loop {
-            match machine.next(std::time::Instant::now() + PATIENCE) {
-                Event::Line(line) => {
-                    heard = true;
-                    if self.verbose || !is_chatter(&line) {
-                        console_line(self.screen, &line);
-                    }
-                }
-                Event::Record(mut frame) => {
-                    heard = true;
-                    let bytes = frame.len();
-                    match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
-                        FromKernel::Hello { version: VERSION } => {}
-                        FromKernel::Hello { version } => return Err(Failure::Version(version).into()),
-                        FromKernel::Text { text } => self.screen.plain(text),
-                        FromKernel::Prompt { done } => match self.next(done, &told)? {
-                            Some(line) => {
-                                told = line;
-                                // A link that is closed shows as the machine's end, which is reported with its reason.
-                                let _ = machine.tell(&ToShell::Line(&told));
-                            }
-                            None => {
-                                let _ = machine.tell(&ToShell::End);
-                            }
-                        },
-                        FromKernel::Done => done = true,
-                        other => return Err(Failure::Unexpected(format!("{other:?}")).into()),
-                    }
-                }
-                Event::Ended(End::Code(ExitCode::Success)) if done => return self.conclude(),
-                Event::Ended(end @ End::Qemu { .. }) if !heard => {
-                    return Err(Refusal::QemuGaveUp(end.to_string()).into());
-                }
-                Event::Ended(end) => return Err(Failure::Ended(end).into()),
-                Event::TimedOut => {
-                    let (lines, last) = (machine.stop(), format!("the line {told:?}"));
-                    return Err(Failure::TimedOut { limit: PATIENCE, last, lines }.into());
-                }
-            }
+impl Partner for Talk<'_> {
+    fn line(&mut self, line: &str) {
+        if self.verbose || !is_chatter(line) {
+            console_line(self.screen, line);
         }
     }
 
-    /// What to do after the line `told`, which was done or not; `None` for nothing more.
-    fn next(&mut self, done: bool, told: &str) -> Result<Option<String>, Error> {
+    fn record(&mut self, record: FromKernel<'_>, machine: &mut Machine) -> Result<(), Error> {
+        match record {
+            FromKernel::Text { text } => self.screen.plain(text),
+            FromKernel::Prompt { done } => {
+                let next = self.next(done)?;
+                // A link that is closed shows as the machine's end, which is reported with its reason.
+                let _ = machine.tell(&next.as_deref().map_or(ToShell::End, ToShell::Line));
+                self.told = next.unwrap_or_else(|| std::mem::take(&mut self.told));
+            }
+            other => return Err(unexpected(&other)),
+        }
+        Ok(())
+    }
+
+    fn under_way(&self) -> String {
+        format!("the line {:?}", self.told)
+    }
+}
+
+impl Talk<'_> {
+    /// What to do after the last line, which was done or not; `None` for nothing more.
+    fn next(&mut self, done: bool) -> Result<Option<String>, Error> {
         if self.input.is_terminal() {
             return Ok(self.input.next_line().map_err(Refusal::from)?);
         }
-        let failed = (!done).then(|| NotDone { number: self.input.line_number(), line: told.trim().to_owned() });
+        let failed = (!done).then(|| NotDone { number: self.input.line_number(), line: self.told.trim().to_owned() });
         let next = self.input.next_line().map_err(Refusal::from)?;
         let is_expected = next.as_ref().is_some_and(|line| line.trim_start().starts_with(EXPECTS_REFUSAL));
-        if failed.is_some() && (!is_expected || told.trim_start().starts_with("expect")) {
+        if failed.is_some() && (!is_expected || self.told.trim_start().starts_with("expect")) {
             self.failed = failed;
             return Ok(None);
         }

@@ -2,18 +2,18 @@
 //!
 //! The kernel checks contents, counts and leaks in each round (`kernel/src/soak`). What it cannot say of itself, that it hangs,
 //! is found here: a round that does not end.
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{self, FromHost, FromKernel, VERSION};
+use ferry_protocol::link::{FromHost, FromKernel};
 use ferry_protocol::options::{self, Command};
 
 use crate::artifacts::{self, Artifact};
+use crate::conversation::{self, Partner, Patience, unexpected};
 use crate::demo::failure::Failure;
 use crate::demo::report::console_line;
 use crate::error::{Error, Refusal};
 use crate::machine::MachineOptions;
-use crate::qemu::{Boot, End, Event, Machine, Qemu};
+use crate::qemu::{Boot, End, Machine, Qemu};
 use crate::screen::Screen;
 use crate::size::grouped;
 
@@ -47,8 +47,8 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     Qemu::find().map_err(Refusal::from)?;
     let [loader, kernel] = artifacts::build([Artifact::Loader, Artifact::Kernel]).map_err(Refusal::from)?;
     let seed = options.seed.unwrap_or_else(seed_of_now);
-    let cpus = options.machine.cpus;
-    screen.plain(format_args!("soak: seed {seed}, {cpus} CPUs, {} s", options.length.as_secs()));
+    let (cpus, seconds) = (options.machine.cpus, options.length.as_secs());
+    screen.plain(format_args!("soak: seed {seed}, {cpus} CPUs, {seconds} s"));
     screen.restart_clock();
     let soak = options::Soak { seed, round: options.round.unwrap_or(0), again: options.round.is_some() };
     let text = options::Options { command: Command::Soak(soak), ..options::Options::default() }.to_string();
@@ -62,9 +62,19 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
         debugger: None,
         clock: None,
     };
-    let mut follower = Follower { soak, cpus, rounds: 0, actions: 0, shown: Duration::ZERO, counts: Vec::new() };
-    follower.follow(&boot, options, screen)?;
-    follower.conclude(screen);
+    let mut follower = Follower {
+        options,
+        soak,
+        screen,
+        under_way: soak.round,
+        rounds: 0,
+        actions: 0,
+        shown: Duration::ZERO,
+        counts: Vec::new(),
+    };
+    let mut machine = Machine::start(&boot).map_err(Refusal::from)?;
+    conversation::follow(&mut machine, Patience::ForEachRecord(LONGEST_ROUND), &mut follower)?;
+    follower.conclude();
     Ok(())
 }
 
@@ -73,10 +83,13 @@ fn seed_of_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
 }
 
-/// What is known of the run.
-struct Follower {
+/// Whoever follows the run, and what is known of it.
+struct Follower<'a> {
+    options: &'a Options,
     soak: options::Soak,
-    cpus: u32,
+    screen: &'a mut Screen,
+    /// The round that was begun last.
+    under_way: u64,
     rounds: u64,
     actions: u64,
     shown: Duration,
@@ -84,71 +97,55 @@ struct Follower {
     counts: Vec<(String, u64, u64)>,
 }
 
-impl Follower {
-    fn follow(&mut self, boot: &Boot, options: &Options, screen: &mut Screen) -> Result<(), Error> {
-        let mut machine = Machine::start(boot).map_err(Refusal::from)?;
-        let (mut heard, mut done, mut under_way) = (false, false, self.soak.round);
-        let mut deadline = machine.started() + LONGEST_ROUND;
-        loop {
-            match machine.next(deadline) {
-                Event::Line(line) => {
-                    heard = true;
-                    console_line(screen, &line);
-                }
-                Event::Record(mut frame) => {
-                    heard = true;
-                    let bytes = frame.len();
-                    match link::decode(&mut frame).map_err(|_| Failure::Garbled { bytes })? {
-                        FromKernel::Hello { version: VERSION } => {}
-                        FromKernel::Hello { version } => return Err(Failure::Version(version).into()),
-                        FromKernel::SoakRound { round, actions } => {
-                            (self.actions, self.rounds) = (actions, self.rounds + 1);
-                            self.show(screen);
-                            let over = screen.elapsed() >= options.length || options.rounds == Some(self.rounds);
-                            under_way = round + u64::from(!self.soak.again);
-                            // A link that is closed shows as the machine's end, which is reported with its reason.
-                            let _ = machine.answer(if over { FromHost::Stop } else { FromHost::Continue });
-                            deadline = Instant::now() + LONGEST_ROUND;
-                        }
-                        FromKernel::SoakViolation { round, text } => {
-                            return Err(Failure::Soak { found: text.to_owned(), again: self.again(round) }.into());
-                        }
-                        FromKernel::SoakCount { action, done, refused } => {
-                            self.counts.push((action.to_owned(), done, refused));
-                        }
-                        FromKernel::Done => done = true,
-                        other => return Err(Failure::Unexpected(format!("{other:?}")).into()),
-                    }
-                }
-                Event::Ended(End::Code(ExitCode::Success)) if done => return Ok(()),
-                Event::Ended(end @ End::Qemu { .. }) if !heard => {
-                    return Err(Refusal::QemuGaveUp(end.to_string()).into());
-                }
-                Event::Ended(end) => {
-                    return Err(Failure::Soak { found: end.to_string(), again: self.again(under_way) }.into());
-                }
-                Event::TimedOut => {
-                    let lines = machine.stop();
-                    let last = format!("round {under_way} began; again: {}", self.again(under_way));
-                    return Err(Failure::TimedOut { limit: LONGEST_ROUND, last, lines }.into());
-                }
-            }
-        }
+impl Partner for Follower<'_> {
+    fn line(&mut self, line: &str) {
+        console_line(self.screen, line);
     }
 
+    fn record(&mut self, record: FromKernel<'_>, machine: &mut Machine) -> Result<(), Error> {
+        match record {
+            FromKernel::SoakRound { round, actions } => {
+                (self.actions, self.rounds) = (actions, self.rounds + 1);
+                self.show();
+                let over = self.screen.elapsed() >= self.options.length || self.options.rounds == Some(self.rounds);
+                self.under_way = round + u64::from(!self.soak.again);
+                // A link that is closed shows as the machine's end, which is reported with its reason.
+                let _ = machine.answer(if over { FromHost::Stop } else { FromHost::Continue });
+            }
+            FromKernel::SoakViolation { round, text } => {
+                return Err(Failure::Soak { found: text.to_owned(), again: self.again(round) }.into());
+            }
+            FromKernel::SoakCount { action, done, refused } => self.counts.push((action.to_owned(), done, refused)),
+            other => return Err(unexpected(&other)),
+        }
+        Ok(())
+    }
+
+    fn under_way(&self) -> String {
+        format!("round {} began; again: {}", self.under_way, self.again(self.under_way))
+    }
+
+    fn ended(&mut self, end: End) -> Error {
+        Failure::Soak { found: end.to_string(), again: self.again(self.under_way) }.into()
+    }
+}
+
+impl Follower<'_> {
     /// The command that plays a round again.
     fn again(&self, round: u64) -> String {
-        format!("./run.sh soak --seed {} --round {round} --cpus {}", self.soak.seed, self.cpus)
+        format!("./run.sh soak --seed {} --round {round} --cpus {}", self.soak.seed, self.options.machine.cpus)
     }
 
-    fn show(&mut self, screen: &Screen) {
-        if screen.elapsed() >= self.shown + BETWEEN_LINES {
-            self.shown = screen.elapsed();
-            screen.event(format_args!("{} rounds, {} actions", grouped(self.rounds), grouped(self.actions)));
+    fn show(&mut self) {
+        let elapsed = self.screen.elapsed();
+        if elapsed >= self.shown + BETWEEN_LINES {
+            self.shown = elapsed;
+            self.screen.event(format_args!("{} rounds, {} actions", grouped(self.rounds), grouped(self.actions)));
         }
     }
 
-    fn conclude(&self, screen: &Screen) {
+    fn conclude(&self) {
+        let screen = &*self.screen;
         screen.plain(format_args!("{:<12} {:>12} {:>12}", "action", "done", "refused"));
         for (action, done, refused) in &self.counts {
             screen.plain(format_args!("{action:<12} {:>12} {:>12}", grouped(*done), grouped(*refused)));
@@ -157,7 +154,7 @@ impl Follower {
             "no violation in {} rounds with {} actions on {} CPUs, {:.0} s; seed {}",
             grouped(self.rounds),
             grouped(self.actions),
-            self.cpus,
+            self.options.machine.cpus,
             screen.elapsed().as_secs_f64(),
             self.soak.seed
         ));
