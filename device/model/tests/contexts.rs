@@ -343,6 +343,24 @@ fn a_detached_context_ends_its_operations_and_reaches_nothing() {
     assert_eq!(refused(guest.run(attach)), Some(Status::BadContext));
     let outside = Command::Start { context, operation: read(WINDOW - 1, 2) };
     assert_eq!(refused(guest.run(outside)), Some(Status::BadPages));
+    let outside = Command::Invalidate { context, span: span(BASE + WINDOW - 1, 2) };
+    assert_eq!(refused(guest.run(outside)), Some(Status::BadPages));
+}
+
+#[test]
+fn who_gets_the_number_of_a_context_gets_none_of_its_translations() {
+    let mut guest = Guest::new(None);
+    let context = guest.context;
+    guest.set(0, ram(HIGH_START), Rights::Write);
+    guest.fill_device(BUFFER, 0x99);
+    guest.start(write(0, 1));
+    assert_eq!((guest.ended().status, guest.ram_is(HIGH_START, 0x99)), (OperationStatus::Done, true));
+    guest.run(Command::Detach(context)).unwrap();
+    guest.table.clear(span(BASE, 1)).unwrap();
+    guest.fill_ram(HIGH_START, 0x5a);
+    guest.run(Command::Attach { context, window: span(BASE, WINDOW), root: guest.table.root() }).unwrap();
+    let operation = guest.start(write(0, 1));
+    assert_eq!((guest.fault().operation, guest.ram_is(HIGH_START, 0x5a)), (operation, true));
 }
 
 #[test]

@@ -46,7 +46,7 @@ const PATIENCE: u32 = 4;
 const LEAST_LIMIT: Duration = Duration::from_secs(20);
 
 /// Widths of the columns with fate and name.
-const FATE_WIDTH: usize = 12;
+const FATE_WIDTH: usize = 14;
 const NAME_WIDTH: usize = 48;
 
 /// What to run, as the command line says it.
@@ -57,9 +57,9 @@ const NAME_WIDTH: usize = 48;
                         that is missing; `equivalent` says why no test can see it."
 )]
 pub struct Options {
-    /// Run only mutants whose name contains this
+    /// Run only mutants whose name contains this; given several times, one of these
     #[arg(long, value_name = "NAME")]
-    pub filter: Option<String>,
+    pub filter: Vec<String>,
     /// List the mutants instead of running them
     #[arg(long)]
     pub list: bool,
@@ -74,11 +74,14 @@ pub struct Options {
 /// Refused where something is missing or does not build, failed where a mutant is not as its list says.
 pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     let mutants = catalogue::read().map_err(TreeError::from).map_err(Refusal::from)?;
-    let chosen = |mutant: &Mutant| options.filter.as_ref().is_none_or(|filter| mutant.name.contains(filter));
-    let selected: Vec<_> = mutants.iter().enumerate().filter(|(_, mutant)| chosen(mutant)).collect();
-    if let (true, Some(filter)) = (selected.is_empty(), &options.filter) {
+    if let Some(filter) =
+        options.filter.iter().find(|filter| !mutants.iter().any(|mutant| mutant.name.contains(*filter)))
+    {
         return Err(Refusal::NoMutant(filter.clone()).into());
     }
+    let chosen =
+        |mutant: &Mutant| options.filter.is_empty() || options.filter.iter().any(|filter| mutant.name.contains(filter));
+    let selected: Vec<_> = mutants.iter().enumerate().filter(|(_, mutant)| chosen(mutant)).collect();
     if options.list {
         list(&selected, screen);
         return Ok(());

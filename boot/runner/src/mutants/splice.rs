@@ -9,7 +9,9 @@
 //! ```
 //!
 //! Invariants:
-//! 1. Each original is found exactly once. White space is one kind of gap: a formatter may break lines elsewhere.
+//! 1. Each original is found exactly once. White space is one kind of gap: a formatter may break lines elsewhere. What
+//!    begins in the middle of a word or behind a dot is not found: a branch around `run();` of `driver.run();` would be
+//!    another expression.
 //! 2. Two texts that are changed are apart, the same, or one inside the other; and nothing is inside what a text with
 //!    `CHOSEN` changes, since that has no branch for the original.
 use std::ops::Range;
@@ -181,7 +183,15 @@ fn find(source: &str, wanted: &str) -> Vec<Range<usize>> {
     let text = squeeze(source);
     let windows = text.windows(wanted.len()).filter(|window| window.iter().map(|(_, c)| c).eq(&wanted));
     let end = |window: &[(usize, char)]| window.last().map_or(0, |(at, c)| at + c.len_utf8());
-    windows.map(|window| window[0].0..end(window)).collect()
+    windows.map(|window| window[0].0..end(window)).filter(|at| begins_at(source, at.start)).collect()
+}
+
+/// Whether what stands at `at` is the beginning of something: of a word, and not what a dot selects.
+fn begins_at(source: &str, at: usize) -> bool {
+    let in_a_word = |c: char| c.is_alphanumeric() || c == '_';
+    let (before, from) = source.split_at(at);
+    let selected = before.ends_with('.') && !before.ends_with("..");
+    !(from.starts_with(in_a_word) && (selected || before.ends_with(in_a_word)))
 }
 
 /// The characters of a text and where they stand, with one space for each run of white space.
@@ -261,6 +271,13 @@ mod tests {
         let error = spliced("a; a;", &[mutant("m", "a;", "")]).unwrap_err().to_string();
         assert!(error.contains("the mutant m stands 2 times in a.rs") && error.contains("a.mutant"), "{error}");
         assert!(matches!(spliced("a;", &[mutant("m", "b;", "")]), Err(SpliceError::Times { times: 0, .. })));
+        for source in ["b.a;", "b\n    .a;", "ba;", "_a;", "0a;"] {
+            assert!(
+                matches!(spliced(source, &[mutant("m", "a;", "")]), Err(SpliceError::Times { times: 0, .. })),
+                "{source}"
+            );
+        }
+        assert_eq!(find("b.a; 0..a; *a; .a;", "a;"), [8..10, 12..14]);
         let partly = [mutant("m", "a; b;", ""), mutant("n", "b; c;", "")];
         assert_eq!(spliced("a; b; c;", &partly), Err(SpliceError::Overlap("m".into(), "n".into())));
         let hidden = [mutant("m", "if a(b) {", "if (CHOSEN || a(b)) {"), mutant("n", "b", "c")];

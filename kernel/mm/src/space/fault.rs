@@ -183,7 +183,6 @@ impl<'m, M: Machine> Space<'m, M> {
                 let fresh = manager.memory.allocate_zeroed(machine, &manager.injector).map_err(out_of_memory)?;
                 self.map_fresh(table, page, area, entry, fresh).map_err(|OverLimit| FaultError::OverLimit(address))
             }
-            Entry::Present { .. } if area.kind == AreaKind::Shared => Ok(self.make_writable(table, page, area, entry)),
             Entry::Present { .. } if weakened.is_some() => self
                 .copy_on_write(table, page, area, entry, LeafFlags::WRITABLE | LeafFlags::DIRTY)
                 .map_err(|error| error.at(address)),
@@ -212,7 +211,7 @@ impl<'m, M: Machine> Space<'m, M> {
     #[inline]
     fn weakened_by_fault(self, area: &Area, entry: RawEntry, write: bool) -> Option<InvalidationReason> {
         let manager = self.manager;
-        // The pages of other areas stay where they are.
+        // The pages of other areas stay where they are, and a store to a shared one is for everybody.
         if area.kind != AreaKind::Anonymous {
             return None;
         }

@@ -190,14 +190,15 @@ fn a_device_that_died_gets_no_page() {
     }
 }
 
-/// It dies between the phases of a migration: what was under way stays in RAM, whole.
+/// It dies between the phases of a migration: what was under way stays in RAM, whole, for everybody who shares it.
 #[test]
 fn a_device_that_dies_during_a_migration_costs_no_page() {
     for device in BOTH {
-        for phase in 0..2 {
+        for (phase, shared) in [(0, false), (1, false), (1, true)] {
             let world = with_coherent().build();
             let space = space_of(&world, 3);
             fill(world.cpu(0), 3);
+            let child = shared.then(|| space.fork().unwrap());
             let unmapped = space.collect(pages(0, 3), device).unwrap().unmap().unwrap();
             let report = if phase == 0 {
                 let _ = world.manager().device_lost(device);
@@ -209,7 +210,12 @@ fn a_device_that_dies_during_a_migration_costs_no_page() {
             };
             assert_eq!((report.moved, report.stayed.count(Reason::DeviceLost)), (0, 3), "phase {phase}");
             audit(&world).unwrap();
+            if let Some(child) = child {
+                world.cpu(0).leave();
+                world.cpu(0).enter(child);
+            }
             for number in 0..3 {
+                assert_eq!(page(world.cpu(0), number), contents(number));
                 assert_eq!(page(world.cpu(1), number), contents(number));
             }
             world.assert_all_free();

@@ -12,6 +12,7 @@ use crate::arch::per_cpu::{MOST_CPUS, PerCpu};
 use crate::arch::probe;
 use crate::harness::{TestFailure, TestResult, check, check_eq, kernel_test, need_cpus};
 use alloc::vec::Vec;
+use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 use ferry_acpi::ApicId;
@@ -186,6 +187,56 @@ kernel_test! {
         let after = read();
         let moved = core::array::from_fn::<_, 3, _>(|cpu| (after[cpu].0 - before[cpu].0, after[cpu].1 - before[cpu].1));
         check_eq!(moved, [(0, 2), (0, 0), (1, 1)]);
+        Ok(())
+    }
+
+    fn a_flush_lasts_as_long_as_a_cpu_cannot_answer() -> TestResult {
+        const CANNOT: u64 = 1;
+        const CAN: u64 = 2;
+        need_cpus(2)?;
+        let state = AtomicU64::new(0);
+        let found = run_on(CpuSet::from_bits(0b11), |cpu| {
+            if cpu == CpuId::BOOT {
+                while state.load(SeqCst) == 0 {
+                    spin_loop();
+                }
+                flush(whole(CpuSet::from_bits(0b10)));
+                return state.load(SeqCst);
+            }
+            interrupts::without_interrupts(|| {
+                state.store(CANNOT, SeqCst);
+                // Many times longer than a flush takes that waits for nobody. Not by the clock: who waits for its lock answers.
+                (0..1_000_000).for_each(|_| spin_loop());
+                state.store(CAN, SeqCst);
+            });
+            CAN
+        });
+        check_eq!(found.into_iter().flatten().next(), Some(CAN));
+        Ok(())
+    }
+
+    fn a_cpu_answers_when_it_has_forgotten() -> TestResult {
+        const ROUNDS: u64 = 2_000;
+        need_cpus(2)?;
+        // Counted by the other CPU between forgetting and answering.
+        let flushes = || PerCpu::of(1).counters.flushes.load(Relaxed);
+        let (before, over) = (flushes(), AtomicU64::new(0));
+        let early = run_on(CpuSet::from_bits(0b11), |cpu| {
+            if cpu != CpuId::BOOT {
+                while over.load(SeqCst) == 0 {
+                    spin_loop();
+                }
+                return 0;
+            }
+            let early = (1..=ROUNDS).filter(|round| {
+                flush(whole(CpuSet::from_bits(0b10)));
+                flushes() - before != *round
+            });
+            let early = early.count();
+            over.store(1, SeqCst);
+            early
+        });
+        check_eq!(early.into_iter().flatten().sum::<usize>(), 0);
         Ok(())
     }
 

@@ -22,12 +22,18 @@ struct Taken {
 
 /// Page 2 of 8 is in exclusive use, and its device has stored to it.
 fn taken() -> Taken {
-    let world = forever(small());
+    taken_after(|_| ())
+}
+
+/// The same, where its owner has done something before.
+fn taken_after(act: impl Fn(Space<'static, Sim>)) -> Taken {
+    let world = forever(small().swap(16));
     let space = space_of(world, 8);
     fill(world.cpu(0), 8);
     for number in 0..8 {
         world.cpu(1).store(at(number, 0), &contents(number)[..8]).unwrap();
     }
+    act(space);
     let (owner, id) = Witness::for_device(world, space, 0, 8, Some(DEVICE));
     take(world, space, id);
     Taken { world, space, owner, id }
@@ -120,6 +126,16 @@ fn what_else_ends_it_tells_the_owner() {
         taken.expect_stored();
         taken.end();
     }
+}
+
+/// What the device stores makes a page wanted again, though no CPU sets a dirty bit for it.
+#[test]
+fn a_page_that_was_not_needed_is_kept_with_what_the_device_stored() {
+    let taken = taken_after(|space| space.free_lazily(pages(2, 1)).unwrap());
+    assert_eq!(taken.world.cpu(1).read::<8>(at(2, 0)).unwrap()[..], contents(2)[..8]);
+    assert_eq!(taken.space.swap_out(pages(2, 1)).unwrap().freed, 1);
+    taken.expect_stored();
+    taken.end();
 }
 
 #[test]
