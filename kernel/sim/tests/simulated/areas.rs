@@ -1,6 +1,7 @@
 //! Unmapping and protecting, whole and in part.
 use ferry_mm::machine::CpuSet;
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
+use ferry_mm::page_table::flush::{FlushScope, PAGE_BY_PAGE_LIMIT};
 use ferry_mm::space::{Access, DestroyError, FaultError, MapError, Protection, Residency};
 use ferry_sim::{AccessError, World, audit};
 
@@ -197,5 +198,47 @@ fn a_space_that_a_cpu_is_in_is_not_destroyed() {
     let error = space.destroy().unwrap_err();
     assert_eq!(error, DestroyError::StillEntered(CpuSet::from_bits(0b10)));
     assert_eq!(page(world.cpu(1), 0), contents(0));
+    world.assert_all_free();
+}
+
+#[test]
+fn an_unmap_pays_one_flush_whoever_else_has_the_pages() {
+    for shared in [false, true] {
+        let world = World::builder().frames(256).cpus(2).build();
+        let space = space_of(&world, 60);
+        fill(world.cpu(0), 60);
+        if shared {
+            space.fork().unwrap();
+        }
+        world.sim().take_flushes();
+        let count = if shared { 20 } else { 40 };
+        // Inside a table, so that none is freed.
+        space.unmap(pages(10, count)).unwrap();
+        assert_eq!(world.sim().take_flushes().len(), 1, "{count} pages, shared: {shared}");
+        audit(&world).unwrap();
+        world.assert_all_free();
+    }
+}
+
+#[test]
+fn a_flush_goes_page_by_page_up_to_a_limit() {
+    let world = warm(50);
+    let space = world.cpu(0).space().unwrap();
+    for (count, expected) in [
+        (PAGE_BY_PAGE_LIMIT, FlushScope::Pages(pages(10, PAGE_BY_PAGE_LIMIT))),
+        (PAGE_BY_PAGE_LIMIT + 1, FlushScope::LowerHalf),
+    ] {
+        space.protect(pages(10, count), Protection::READ).unwrap();
+        let scopes: Vec<_> = world.sim().take_flushes().into_iter().map(|request| request.scope).collect();
+        assert_eq!(scopes, [expected], "{count} pages");
+        for number in 10..10 + count {
+            assert!(world.sim().store(world.cpu(1).id(), at(number, 0), u64::MAX, 1).is_err(), "page {number}");
+        }
+        space.protect(pages(10, count), Protection::READ_WRITE).unwrap();
+        for number in 10..10 + count {
+            world.cpu(1).store(at(number, 0), &contents(number)[..8]).unwrap();
+        }
+        world.sim().take_flushes();
+    }
     world.assert_all_free();
 }

@@ -262,6 +262,8 @@ fn a_page_pinned_on_a_device_that_died_is_lost_and_its_frame_waits_for_the_pin()
     assert!(matches!(pin.frame(), AnyFrame::Device(_)));
     let used = world.manager().device(COHERENT).unwrap().readmit(world.sim()).unwrap_err();
     assert_eq!(used.frames, 1);
+    let again = world.manager().evict_device(COHERENT).unwrap();
+    assert_eq!((again.lost, again.pinned, again.busy), (0, 1, 0), "nobody is at work on it");
     drop(pin);
     end(&world, space);
 }

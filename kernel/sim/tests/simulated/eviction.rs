@@ -6,8 +6,9 @@ use ferry_mm::frame::{DeviceFrame, DeviceId, FrameKind};
 use ferry_mm::inject::Step;
 use ferry_mm::machine::Machine;
 use ferry_mm::migrate::Evicted;
-use ferry_mm::space::{Access, Protection};
+use ferry_mm::space::{Access, Protection, Term};
 use ferry_mm::stats::Reason;
+use ferry_mm::trace::Event;
 use ferry_sim::{Moment, World, audit};
 
 use crate::support::*;
@@ -293,4 +294,30 @@ fn an_eviction_sees_the_frames_of_a_migration_under_way() {
         assert_eq!(world.manager().evict_device(device).unwrap().returned, 2);
         world.assert_all_free();
     }
+}
+
+#[test]
+fn the_end_of_an_eviction_says_how_many_pages_did_not_come_home() {
+    let told = |dies: bool| {
+        let world = with_coherent().build();
+        let space = space_of(&world, 4);
+        fill(world.cpu(0), 4);
+        assert_eq!(space.migrate_to_device(pages(0, 4), COHERENT).unwrap().moved, 4);
+        let pin = (!dies).then(|| space.pin(at(1, 0), Access::Write, Term::Short).unwrap());
+        world.sim().listen();
+        let manager = world.manager();
+        let _ = if dies { manager.device_lost(COHERENT) } else { manager.evict_device(COHERENT) }.unwrap();
+        drop(pin);
+        let events = world.sim().take_events().into_iter();
+        let ends: Vec<_> = events
+            .filter_map(|(_, event)| match event {
+                Event::EvictionEnds { device, returned, failed } => Some((device, returned, failed)),
+                _ => None,
+            })
+            .collect();
+        world.assert_all_free();
+        ends
+    };
+    assert_eq!(told(false), [(COHERENT, 3, 1)]);
+    assert_eq!(told(true), [(COHERENT, 0, 4)]);
 }

@@ -1,7 +1,7 @@
 //! To the device and home, with everything that may stay.
 use ferry_mm::frame::DeviceId;
 use ferry_mm::machine::CpuSet;
-use ferry_mm::migrate::{Invalid, MigrateError};
+use ferry_mm::migrate::{Invalid, MAX_PAGES_PER_CALL, MigrateError};
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
 use ferry_mm::page_table::flush::FlushScope;
 use ferry_mm::space::{Protection, Residency};
@@ -266,5 +266,16 @@ fn two_spaces_do_not_see_each_other() {
     assert_eq!(page(world.cpu(1), 0), contents(50));
     assert_eq!(page(world.cpu(1), 1), zeros());
     audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_call_takes_so_many_pages_and_not_one_more() {
+    let world = small().build();
+    let space = space_of(&world, 1);
+    let most = pages(0, MAX_PAGES_PER_CALL);
+    assert_eq!(space.migrate_to_device(most, DEVICE), Err(MigrateError::Invalid(Invalid::OutsideArea(most))));
+    let more = pages(0, MAX_PAGES_PER_CALL + 1);
+    assert_eq!(space.migrate_to_device(more, DEVICE), Err(MigrateError::Invalid(Invalid::TooLong(more))));
     world.assert_all_free();
 }

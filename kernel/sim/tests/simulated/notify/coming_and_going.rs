@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ferry_mm::machine::Machine;
-use ferry_mm::notify::{Invalidation, Listener, Watch};
-use ferry_mm::space::Space;
+use ferry_mm::notify::{Invalidation, ListenError, Listener, MAX_LISTENERS, Watch};
+use ferry_mm::space::{Protection, Space};
 use ferry_mm::stats::Reason;
 use ferry_sim::{Moment, Sim, World, audit};
 
@@ -122,4 +122,36 @@ fn pages_of_a_sharer_stay_where_not_all_of_its_listeners_were_told() {
     assert_eq!((report.moved, report.stayed.count(Reason::Busy)), (0, 1));
     assert!(in_ram(world, child, 2) && in_ram(world, space, 2));
     audit(world).unwrap();
+}
+
+#[test]
+fn who_listens_to_a_space_that_goes_leaves_his_place_to_others() {
+    let world = forever(small());
+    let beside = space_of(world, 4);
+    let listener = Arc::new(Slow::default());
+    let listens =
+        |space: Space<'static, Sim>| space.listen(Watch { range: pages(0, 4), device: None }, listener.clone());
+    let stays = listens(beside).unwrap();
+    for _ in 0..3 {
+        let space = world.manager().create_space().unwrap();
+        (1..MAX_LISTENERS).for_each(|_| _ = listens(space).unwrap());
+        assert_eq!(listens(space), Err(ListenError::TooMany));
+        space.destroy().unwrap();
+        assert_eq!(Arc::strong_count(&listener), 2, "the one of the other space");
+    }
+    assert!(world.manager().unlisten(stays).is_some());
+    world.assert_all_free();
+}
+
+#[test]
+fn a_space_that_nobody_listens_to_any_more_announces_nothing() {
+    let (world, space) = written();
+    let ids = [0, 1].map(|_| Witness::of(world, space, 0, 8).1);
+    for (left, id) in [1, 0].into_iter().zip(ids) {
+        drop(world.manager().unlisten(id).unwrap());
+        let before = world.manager().statistics().read().announcements;
+        space.protect(pages(0, 1), Protection::READ).unwrap();
+        assert_eq!(world.manager().statistics().read().announcements - before, left, "announcements");
+    }
+    world.assert_all_free();
 }

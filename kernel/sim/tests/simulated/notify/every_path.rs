@@ -1,6 +1,8 @@
 //! Every path that weakens an entry tells the listeners before, and flushes before they may look again (R12, R13).
+use ferry_mm::machine::CpuSet;
 use ferry_mm::notify::InvalidationReason;
-use ferry_mm::space::{Access, Leave, Protection, Space, Term};
+use ferry_mm::page_table::flush::{FlushRequest, FlushScope};
+use ferry_mm::space::{Access, Leave, Protection, Resolution, Space, Term};
 use ferry_mm::stats::Reason;
 use ferry_sim::{Sim, World, audit};
 
@@ -255,5 +257,45 @@ fn what_gets_stronger_is_not_told() {
     world.cpu(0).store(at(0, 0), b"writable again").unwrap();
     assert_eq!(witness.reasons(), []);
     assert_eq!(world.manager().statistics().read().announcements, 0);
+    world.assert_all_free();
+}
+
+/// A fault that finds its access allowed, because its CPU had an older translation: nothing changes, and nobody is told.
+#[test]
+fn a_fault_that_comes_too_late_only_makes_its_cpu_forget() {
+    let world = forever(small());
+    let space = space_of(world, 4);
+    fill(world.cpu(0), 4);
+    let _child = space.fork().unwrap();
+    world.cpu(0).store(at(2, 0), &contents(2)).unwrap();
+    space.protect(pages(3, 1), Protection::READ).unwrap();
+    let (witness, _) = Witness::of(world, space, 0, 4);
+    for (number, access) in [(0, Access::Read), (2, Access::Read), (2, Access::Write), (3, Access::Read)] {
+        let before = (space.entry(at(number, 0)), space.resident(), world.manager().census().free_frames);
+        world.sim().take_flushes();
+        let resolution = world.cpu(1).run(|| space.fault(at(number, 0), access));
+        assert_eq!(resolution, Ok(Resolution::Stale), "page {number}, {access:?}");
+        assert_eq!((space.entry(at(number, 0)), space.resident(), world.manager().census().free_frames), before);
+        let request = FlushRequest { cpus: CpuSet::of(world.cpu(1).id()), scope: FlushScope::Pages(pages(number, 1)) };
+        assert_eq!(world.sim().take_flushes(), [request]);
+        assert_eq!(witness.reasons(), []);
+    }
+    audit(world).unwrap();
+    world.assert_all_free();
+}
+
+/// Whoever follows one of the spaces that share a page is told once.
+#[test]
+fn both_who_follow_a_shared_page_are_told_once_when_it_moves() {
+    let world = forever(small());
+    let parent = space_of(world, 2);
+    fill(world.cpu(0), 2);
+    let child = parent.fork().unwrap();
+    let (of_parent, _) = Witness::of(world, parent, 0, 2);
+    let (of_child, _) = Witness::of(world, child, 0, 2);
+    assert_eq!(parent.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
+    assert_eq!(of_parent.reasons(), [InvalidationReason::Migrate]);
+    assert_eq!(of_child.reasons(), [InvalidationReason::Migrate]);
+    audit(world).unwrap();
     world.assert_all_free();
 }

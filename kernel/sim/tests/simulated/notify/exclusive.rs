@@ -1,4 +1,6 @@
 //! Exclusive access by a device, in every order with whatever else can happen to the page.
+use ferry_mm::frame::AnyFrame;
+use ferry_mm::inject::Step;
 use ferry_mm::notify::{InvalidationReason, ListenerId};
 use ferry_mm::page_table::entry::{Entry, LeafFlags};
 use ferry_mm::space::{Access, ExclusiveError, ExclusivePage, FaultError, Leave, Protection, Space, Term};
@@ -256,4 +258,27 @@ fn what_cannot_be_exclusive_is_refused_and_stays() {
 
 fn present_or_exclusive(taken: &Taken, number: u64) -> ferry_mm::frame::AnyFrame {
     taken.world.manager().mapped_frame(taken.space.entry(at(number, 0))).unwrap()
+}
+
+/// A page that a coherent device has comes home first; where something keeps it there, it stays.
+#[test]
+fn a_page_in_coherent_memory_comes_home_before_a_device_has_it_alone() {
+    let world = forever(with_coherent());
+    let space = space_of(world, 4);
+    fill(world.cpu(0), 4);
+    assert_eq!(space.migrate_to_device(pages(0, 4), COHERENT).unwrap().moved, 4);
+    let (_, id) = Witness::for_device(world, space, 0, 4, Some(DEVICE));
+    let taken = space.make_exclusive(at(0, 0), id).unwrap();
+    assert!(matches!(space.entry(at(0, 0)).decode(), Entry::Exclusive { frame, .. } if frame == taken.frame));
+    assert_eq!(host(world, AnyFrame::System(taken.frame)), contents(0));
+    let before = [1, 2].map(|number| space.entry(at(number, 0)));
+    let pin = space.pin(at(1, 0), Access::Write, Term::Short).unwrap();
+    assert_eq!(space.make_exclusive(at(1, 0), id), Err(ExclusiveError::Pinned(at(1, 0))));
+    drop(pin);
+    world.manager().injector().arm(Step::Alloc, 1);
+    let no_memory = ExclusiveError::Fault(FaultError::OutOfMemory(at(2, 0)));
+    assert_eq!(space.make_exclusive(at(2, 0), id), Err(no_memory));
+    assert_eq!([1, 2].map(|number| space.entry(at(number, 0))), before);
+    audit(world).unwrap();
+    world.assert_all_free();
 }

@@ -6,6 +6,7 @@ use ferry_mm::frame::DeviceId;
 use ferry_mm::machine::Machine;
 use ferry_mm::migrate::{Busy, Foreign, MigrateError, MigrateOptions};
 use ferry_mm::notify::{ListenError, Watch};
+use ferry_mm::page_table::flush::FlushScope;
 use ferry_mm::space::{ForkError, Leave, MapError, Protection, RelocateError, Space};
 use ferry_mm::stats::Reason;
 use ferry_sim::{Moment, Sim, World, audit};
@@ -149,6 +150,28 @@ fn pages_of_another_device_go_by_way_of_ram_where_the_caller_asks() {
     assert_eq!((report.moved, report.stayed.count(Reason::AlreadyThere)), (4, 4));
     for number in 0..8 {
         assert_eq!(on_device(space, number).0.device(), DEVICE);
+        assert_eq!(host(&world, on_device(space, number).0), contents(number));
+    }
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn pages_that_go_by_way_of_ram_cost_one_flush_for_each_run_of_them() {
+    let world = with_coherent().build();
+    let space = space_of(&world, 9);
+    fill(world.cpu(0), 9);
+    let runs = [(0, 2), (3, 3), (7, 1)];
+    for (first, count) in runs {
+        assert_eq!(space.migrate_to_device(pages(first, count), COHERENT).unwrap().moved, count);
+    }
+    world.sim().take_flushes();
+    let by_way = MigrateOptions { foreign: Foreign::ViaRam, ..MigrateOptions::default() };
+    assert_eq!(space.migrate_to_device_with(pages(0, 9), DEVICE, by_way).unwrap().moved, 9);
+    let flushed: Vec<_> = world.sim().take_flushes().into_iter().map(|request| request.scope).collect();
+    let expected = [(0, 2), (3, 3), (7, 1), (0, 9)].map(|(first, count)| FlushScope::Pages(pages(first, count)));
+    assert_eq!(flushed, expected, "one for each run that comes home, one for all that go");
+    for number in 0..9 {
         assert_eq!(host(&world, on_device(space, number).0), contents(number));
     }
     audit(&world).unwrap();

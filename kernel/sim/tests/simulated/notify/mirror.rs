@@ -283,3 +283,19 @@ fn coherent_pages_are_reported_where_they_are() {
     world.sim().swap_entry(step.slot, step.entry);
     world.assert_all_free();
 }
+
+/// What was never touched has no entry that could tell; then the area decides.
+#[test]
+fn an_untouched_page_is_refused_as_its_area_says() {
+    let (world, space, id) = world_of_kinds();
+    space.unmap(pages(0, 2)).unwrap();
+    space.map_anonymous(pages(0, 1), Protection::READ).unwrap();
+    space.map_anonymous(pages(1, 1), Protection::empty()).unwrap();
+    for (number, expected) in [(0, [Is::Zero, Is::NotPermitted]), (1, [Is::Fault, Is::Fault])] {
+        // The store first: what was read is there, and would tell by itself.
+        for (want, expected) in [Want::Write, Want::Read].into_iter().zip(expected.into_iter().rev()) {
+            assert_eq!(kind_of(ask(world, space, id, number, want), number), expected, "page {number}, {want:?}");
+        }
+    }
+    world.assert_all_free();
+}

@@ -1,4 +1,6 @@
 //! Migration over swapped pages (R8), and with pages in the swap cache (R15).
+use ferry_mm::frame::DeviceId;
+use ferry_mm::migrate::{Invalid, MigrateError};
 use ferry_mm::page_table::entry::Entry;
 use ferry_mm::space::Residency;
 use ferry_mm::stats::Reason;
@@ -139,4 +141,17 @@ fn room_is_made_before_a_batch_or_an_eviction_comes_home() {
         audit(&world).unwrap();
         world.assert_all_free();
     }
+}
+
+#[test]
+fn a_request_for_a_device_that_is_not_there_asks_no_disk() {
+    let world = swapping().build();
+    let space = space_of(&world, 4);
+    fill(world.cpu(0), 4);
+    swap_out(space, 0, 4);
+    let nobody = DeviceId::new(9).unwrap();
+    let refused = space.migrate_to_device(pages(0, 4), nobody);
+    assert_eq!(refused, Err(MigrateError::Invalid(Invalid::NoDevice(nobody))));
+    assert_eq!(world.disk().asked(Transfer::Read), 0);
+    world.assert_all_free();
 }

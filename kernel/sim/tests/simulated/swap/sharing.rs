@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferry_mm::machine::Machine;
 use ferry_mm::space::Space;
+use ferry_mm::stats::Reason;
 use ferry_sim::{Moment, Sim, Transfer, World, audit};
 
 use super::{on_disk, slot, swap_out, swapping};
@@ -223,5 +224,40 @@ fn a_fault_between_the_slot_and_the_entry_waits() {
     world.sim().fence(storing);
     assert_eq!(world.cpu(1).read(at(0, 0)).unwrap(), [7]);
     audit(world).unwrap();
+    world.assert_all_free();
+}
+
+#[test]
+fn a_hit_in_the_swap_cache_is_counted_where_no_disk_was_asked() {
+    let world = swapping().build();
+    let parent = space_of(&world, 2);
+    fill(world.cpu(0), 1);
+    let child = parent.fork().unwrap();
+    world.cpu(1).enter(child);
+    swap_out(parent, 0, 1);
+    let hits = || world.manager().statistics().read().swap_cache_hits;
+    for (cpu, number, expected) in [(0, 0, 0), (1, 0, 1), (0, 1, 1)] {
+        let asked = world.disk().asked(Transfer::Read);
+        page(world.cpu(cpu), number);
+        let read = world.disk().asked(Transfer::Read) - asked;
+        assert_eq!((hits(), read), (expected, u64::from((cpu, number) == (0, 0))), "CPU {cpu}, page {number}");
+    }
+    world.assert_all_free();
+}
+
+/// A page in the swap cache whose writing failed has no other user: it is written where it is.
+#[test]
+fn a_page_that_nobody_else_names_is_written_in_place_though_the_disk_has_it_not() {
+    let world = swapping().build();
+    let space = space_of(&world, 1);
+    fill(world.cpu(0), 1);
+    world.disk().fail(Transfer::Write, 1);
+    assert_eq!(space.swap_out(pages(0, 1)).unwrap().stayed.count(Reason::DiskFailed), 1);
+    assert_eq!(page(world.cpu(0), 0), contents(0));
+    let frame = present(space, 0).0;
+    world.cpu(0).store(at(0, 0), &[9]).unwrap();
+    assert_eq!(present(space, 0).0, frame);
+    assert_eq!(world.manager().statistics().read().copied_pages_mapped, 0);
+    audit(&world).unwrap();
     world.assert_all_free();
 }
