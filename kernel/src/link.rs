@@ -11,7 +11,7 @@ use crate::console;
 use core::fmt;
 use core::time::Duration;
 use ferry_mm::lock::{Level, Lock};
-use ferry_protocol::link::{self, FromHost, FromKernel, LinkError, MAX_FRAME_BYTES, ToShell};
+use ferry_protocol::link::{self, FrameBuffer, FromHost, FromKernel, LinkError, MAX_FRAME_BYTES, ToShell};
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 
@@ -75,35 +75,32 @@ pub fn send(record: &FromKernel) {
 /// # Errors
 /// None came, or something that is none.
 pub fn wait(limit: Duration) -> Result<FromHost, NoAnswer> {
-    let mut frame = [0; MAX_FRAME_BYTES];
-    let length = receive(&mut frame, limit)?;
-    link::decode(&mut frame[..length]).map_err(NoAnswer::Garbled)
+    let mut frame = FrameBuffer::default();
+    receive(&mut frame, limit)?;
+    link::decode(frame.frame()).map_err(NoAnswer::Garbled)
 }
 
 /// Waits for what the shell shall do next, at most for `limit`. It stands in `frame`.
 ///
 /// # Errors
 /// As [`wait`].
-pub fn wait_for_line(frame: &mut [u8; MAX_FRAME_BYTES], limit: Duration) -> Result<ToShell<'_>, NoAnswer> {
-    let length = receive(frame, limit)?;
-    link::decode(&mut frame[..length]).map_err(NoAnswer::Garbled)
+pub fn wait_for_line(frame: &mut FrameBuffer, limit: Duration) -> Result<ToShell<'_>, NoAnswer> {
+    receive(frame, limit)?;
+    link::decode(frame.frame()).map_err(NoAnswer::Garbled)
 }
 
-/// Receives one frame; returns its length.
-fn receive(frame: &mut [u8; MAX_FRAME_BYTES], limit: Duration) -> Result<usize, NoAnswer> {
+/// Receives one frame.
+fn receive(frame: &mut FrameBuffer, limit: Duration) -> Result<(), NoAnswer> {
     let mut link = LINK.lock(&Hardware);
     if !link.connected {
         return Err(NoAnswer::NotConnected);
     }
     let mut deadline = Deadline::after(limit);
-    let mut length = 0;
     loop {
         match link.uart.try_receive_byte() {
             Ok(byte) => {
-                *frame.get_mut(length).ok_or(NoAnswer::Garbled(LinkError::TooLong))? = byte;
-                length += 1;
-                if byte == 0 {
-                    return Ok(length);
+                if frame.push(byte).map_err(NoAnswer::Garbled)? {
+                    return Ok(());
                 }
             }
             Err(_) if deadline.expired() => return Err(NoAnswer::TimedOut(limit)),

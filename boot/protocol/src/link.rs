@@ -9,6 +9,9 @@
 //! 2. The kernel waits, bounded, for exactly one [`FromHost`] after each [`FromKernel::Checkpoint`] and each
 //!    [`FromKernel::SoakRound`], for one [`ToShell`] after each [`FromKernel::Prompt`], and after nothing else. While it waits, it changes no page table and no migratable page.
 //! 3. A frame is at most [`MAX_FRAME_BYTES`] long.
+mod frame_buffer;
+
+pub use frame_buffer::FrameBuffer;
 use serde::{Deserialize, Serialize};
 
 /// Version of this record set; changes with every change of a type in this file.

@@ -40,7 +40,8 @@ mod ram;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-pub use engine::GuestError;
+pub use engine::{Engine, GuestError};
+pub use mapping::{Mapping, NoSuchRam, TransferError};
 pub use memory::{DeviceMemory, MemoryError};
 pub use model::{Model, ModelError};
 pub use options::{Misbehaviour, Options};

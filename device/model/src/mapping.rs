@@ -20,7 +20,8 @@ use ferry_device::{Bar, FrameIndex, Geometry, NoSuchFrame, RamFrame};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::ram::GuestRam;
-use ram::{NoSuchRam, RamMapping};
+pub use ram::NoSuchRam;
+use ram::RamMapping;
 
 /// A page of the model's own RAM, on a boundary that suits the copy routines.
 #[repr(align(4096))]

@@ -18,9 +18,11 @@
 //! 2. An oracle reads the input on its own, as naively as it can, and knows nothing of the code under test but its types.
 #![deny(unsafe_code)]
 
+mod memory;
 pub mod mutate;
 mod oracle;
 mod sample;
+mod script;
 pub mod targets;
 
 use std::path::PathBuf;

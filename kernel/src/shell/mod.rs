@@ -31,7 +31,7 @@ use core::time::Duration;
 use desk::Desk;
 use ferry_mm::space::{Access, Term};
 use ferry_protocol::exit::ExitCode;
-use ferry_protocol::link::{FromKernel, MAX_FRAME_BYTES, ToShell};
+use ferry_protocol::link::{FrameBuffer, FromKernel, ToShell};
 use ferry_protocol::shell::{COMMANDS, find};
 
 /// How long a person may think.
@@ -72,7 +72,7 @@ fn talk(desk: &mut Desk) -> Result<(), NoAnswer> {
     let mut done = true;
     loop {
         link::send(&FromKernel::Prompt { done });
-        let mut frame = [0; MAX_FRAME_BYTES];
+        let mut frame = FrameBuffer::default();
         let line = match link::wait_for_line(&mut frame, PATIENCE)? {
             ToShell::Line(line) => line,
             ToShell::End => return Ok(()),
