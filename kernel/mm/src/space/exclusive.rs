@@ -39,6 +39,8 @@ pub enum ExclusiveError {
     NotAnonymous(VirtAddr),
     /// The owner is no listener that watches the page, so it could not be told when its access ends.
     NotWatched(ListenerId),
+    /// The owner is being told of something, by this CPU's own open migration or by somebody who may wait for that.
+    WouldWaitForItself(VirtAddr),
 }
 
 impl core::fmt::Display for ExclusiveError {
@@ -50,6 +52,10 @@ impl core::fmt::Display for ExclusiveError {
                 write!(f, "the page at v{address:#x} is not anonymous memory; only such a page can be exclusive")
             }
             Self::NotWatched(_) => f.write_str("the owner does not watch the page; let it listen there first"),
+            Self::WouldWaitForItself(address) => write!(
+                f,
+                "this CPU holds a migration open, of which the owner may have been told; finish or drop it before the page at v{address:#x} can be exclusive"
+            ),
         }
     }
 }
@@ -83,20 +89,24 @@ impl<'m, M: Machine> Space<'m, M> {
     /// The caller compares the sequence that it gets with `owner`'s before it lets the device use the frame. It is read here,
     /// not by the caller before: what must be done to the page first (bring it home, take it back from a device) is announced to
     /// `owner`, too, and would move any earlier one.
-    /// Waits like a fault. Each further attempt means that somebody else changed the page in between.
+    /// Waits like a fault, and for the end of what the owner is being told of. Each further attempt means that somebody else changed the page in between.
     ///
     /// # Errors
     /// See [`ExclusiveError`].
     pub fn make_exclusive(self, address: VirtAddr, owner: ListenerId) -> Result<ExclusivePage, ExclusiveError> {
         let range = PageRange::of_page(Page::containing_address(address));
         let manager = self.manager;
-        if !manager.watches(owner, self.id(), range) {
-            return Err(ExclusiveError::NotWatched(owner));
-        }
         // What this call brings home itself waits for no access of a CPU.
         let mut is_home_for_us = false;
         loop {
+            // In each attempt: who is removed meanwhile has no sequence any more.
+            if !manager.watches(owner, self.id(), range) {
+                return Err(ExclusiveError::NotWatched(owner));
+            }
             let Ok(since) = manager.sequence(owner) else {
+                if manager.holds_migration_open() {
+                    return Err(ExclusiveError::WouldWaitForItself(address));
+                }
                 manager.machine.relax();
                 continue;
             };

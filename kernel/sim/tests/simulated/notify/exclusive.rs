@@ -256,6 +256,33 @@ fn what_cannot_be_exclusive_is_refused_and_stays() {
     taken.end();
 }
 
+#[test]
+fn who_holds_a_migration_open_of_which_the_owner_was_told_is_refused() {
+    let taken = taken();
+    let batch = taken.space.collect(pages(6, 2), DEVICE).unwrap();
+    let refused = Err(ExclusiveError::WouldWaitForItself(at(4, 0)));
+    assert_eq!(taken.space.make_exclusive(at(4, 0), taken.id), refused);
+    drop(batch);
+    assert!(taken.space.make_exclusive(at(4, 0), taken.id).is_ok());
+    taken.end();
+}
+
+#[test]
+fn an_owner_that_is_removed_meanwhile_gets_no_page() {
+    let taken = taken();
+    let (space, id) = (taken.space, taken.id);
+    let manager = taken.world.manager();
+    let batch = taken.space.collect(pages(6, 2), DEVICE).unwrap();
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(move || taken.world.cpu(1).run(|| space.make_exclusive(at(4, 0), id)));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        manager.unlisten(id).unwrap();
+        assert_eq!(asks.join().unwrap(), Err(ExclusiveError::NotWatched(id)));
+    });
+    drop(batch);
+    taken.end();
+}
+
 fn present_or_exclusive(taken: &Taken, number: u64) -> ferry_mm::frame::AnyFrame {
     taken.world.manager().mapped_frame(taken.space.entry(at(number, 0))).unwrap()
 }

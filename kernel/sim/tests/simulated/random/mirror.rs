@@ -200,6 +200,7 @@ impl Run<'_> {
                 assert!(self.model().spaces[space][page].as_ref().is_some_and(|page| page.sharers.is_some()));
             }
             Err(ExclusiveError::NotWatched(_)) => assert!(!mirror.watched.contains(&page)),
+            Err(error @ ExclusiveError::WouldWaitForItself(_)) => panic!("no migration is open: {error}"),
         }
     }
 
