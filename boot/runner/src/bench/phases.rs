@@ -26,7 +26,7 @@ const MIGRATION: &[Rule] = &[
     Rule { phase: "collect", files: &["migrate/collect.rs"], functions: &["take_home"] },
     Rule { phase: "check", files: &["migrate/unmap.rs", "migrate/others.rs"], functions: &["check_home"] },
     Rule { phase: "copy", files: &["migrate/copy.rs"], functions: &["copy_home"] },
-    Rule { phase: "finalize", files: &["migrate/finalize.rs"], functions: &["finalize_home", "commit_home"] },
+    Rule { phase: "finalize", files: &["migrate/finalize.rs", "migrate/came_home.rs"], functions: &["commit_home"] },
 ];
 
 /// A page fault.
@@ -126,7 +126,7 @@ mod tests {
         let collect = ("ferry_mm::take_all<M>", "kernel/mm/src/migrate/collect.rs");
         let flush = ("pay<M>", "kernel/mm/src/page_table/flush.rs");
         let entry = ("load_entry", "kernel/src/arch/machine.rs");
-        let home = ("ferry_mm::migrate::back::finalize_home::{closure#0}", "kernel/mm/src/migrate/back.rs");
+        let home = ("ferry_mm::migrate::came_home::finalize::{closure#0}", "kernel/mm/src/migrate/came_home.rs");
         let profile = profile(
             "migrate_to_system",
             &[(&[collect, entry], 3), (&[collect, flush], 4), (&[home, entry], 5), (&[entry], 6), (&[], 7)],

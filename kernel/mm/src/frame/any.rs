@@ -102,6 +102,22 @@ impl<M: Machine> MemoryManager<M> {
         if self.is_lost(source) || self.is_lost(target) { Err(CopyFailed) } else { Ok(()) }
     }
 
+    /// The same between RAM and `device`, which one of the frames is of.
+    #[inline(always)]
+    pub(crate) fn copy_with(
+        &self,
+        device: &DeviceMemory<M::Descriptors>,
+        source: AnyFrame,
+        target: AnyFrame,
+    ) -> Result<(), CopyFailed> {
+        // A device that died is not touched; one that dies meanwhile is found out afterwards.
+        if self.injector.fails(Step::Copy) || device.is_lost() {
+            return Err(CopyFailed);
+        }
+        self.machine.copy(source, target);
+        if device.is_lost() { Err(CopyFailed) } else { Ok(()) }
+    }
+
     /// Whether the contents of a frame went with its device.
     #[inline]
     pub(crate) fn is_lost(&self, frame: AnyFrame) -> bool {

@@ -71,6 +71,37 @@ pub(crate) struct FreedFrames {
     count: u32,
 }
 
+/// Frames that were taken out of a cache together.
+pub(super) struct Taken {
+    pub(super) first: u32,
+    last: u32,
+    pub(super) count: u64,
+}
+
+impl Taken {
+    #[inline(always)]
+    pub(super) fn push(&mut self, descriptors: &[Descriptor], frame: u32) {
+        descriptors[frame as usize].set_link(NO_FRAME, self.first);
+        if self.count == 0 {
+            self.last = frame;
+        }
+        self.first = frame;
+        self.count += 1;
+    }
+
+    pub(super) fn append(&mut self, descriptors: &[Descriptor], more: Self) {
+        let Some(last) = descriptors.get(self.last as usize) else {
+            *self = more;
+            return;
+        };
+        if more.count > 0 {
+            last.set_link(NO_FRAME, more.first);
+            self.last = more.last;
+            self.count += more.count;
+        }
+    }
+}
+
 impl FreedFrames {
     pub(crate) const fn new() -> Self {
         Self { first: NO_FRAME, last: NO_FRAME, count: 0 }
@@ -118,6 +149,24 @@ impl FrameCache {
         *head = descriptor.link().1;
         self.change_count(1u32.wrapping_neg());
         Some(frame)
+    }
+
+    /// Takes up to `most` frames out.
+    pub(super) fn take_many<M: Machine>(&self, machine: &M, descriptors: &[Descriptor], most: u64) -> Taken {
+        let mut head = self.head.lock(machine);
+        let (mut next, mut last, mut count) = (*head, NO_FRAME, 0);
+        while count < most
+            && let Some(descriptor) = descriptors.get(next as usize)
+        {
+            last = next;
+            next = descriptor.link().1;
+            count += 1;
+        }
+        let Some(end) = descriptors.get(last as usize) else { return Taken { first: NO_FRAME, last, count } };
+        let first = core::mem::replace(&mut *head, next);
+        self.change_count((count as u32).wrapping_neg());
+        end.set_link(NO_FRAME, NO_FRAME);
+        Taken { first, last, count }
     }
 
     /// Puts a frame in that nobody uses. Some come out again where the cache is full: for the lists.

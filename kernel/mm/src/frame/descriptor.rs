@@ -380,6 +380,28 @@ impl Descriptor {
         self.add_mapping();
     }
 
+    /// Whether a frame that holds a page has one mapping, the reference of that, and no other user. Steady only while nobody can reach the
+    /// page through a mapping.
+    #[inline(always)]
+    pub(crate) fn has_sole_mapping(&self) -> bool {
+        self.mappings() == 1 && self.references() == 1 && self.pins() == 0
+    }
+
+    /// Ends the mappings of a frame that the caller has locked, that has no other user, and that is not in the swap cache; with their
+    /// references and the lock. `false`, and nothing has changed, where it has another user or is.
+    #[inline(always)]
+    pub(crate) fn end_mappings(&self) -> bool {
+        if self.references() != self.mappings() || self.pins() > 0 || self.swap_slot().is_some() {
+            return false;
+        }
+        self.reverse_map.store(0, Ordering::Relaxed);
+        self.references.store(0, Ordering::Relaxed);
+        self.mappings.store(0, Ordering::Relaxed);
+        // Last: from now on nobody can lock the frame, which holds no page.
+        self.state.store(FrameKind::Owned as u32, Ordering::Release);
+        true
+    }
+
     /// Ends the only mapping of a frame, whose entry is gone, with its reference, where nobody else uses the frame: then it is ready to be
     /// freed. `false`, and nothing has changed, where somebody has its lock, it is in the swap cache or has another user.
     #[inline(always)]

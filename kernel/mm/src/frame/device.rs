@@ -9,8 +9,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::descriptor::{Descriptor, FrameKind, NO_FRAME};
 use super::{AnyFrame, CpuWindow, DeviceFrame, DeviceId};
-use crate::inject::{Injector, Step};
-use crate::lock::{Level, Lock, assert_may_take_frames};
+use crate::lock::{Level, Lock};
 use crate::machine::Machine;
 use crate::trace::{Event, record};
 use x86_64::structures::paging::PhysFrame;
@@ -137,7 +136,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
     }
 
     /// Whether the device died.
-    #[inline]
+    #[inline(always)]
     pub fn is_lost(&self) -> bool {
         self.condition.load(Ordering::SeqCst) == Condition::Lost as u8
     }
@@ -168,7 +167,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
     ///
     /// # Panics
     /// Where the device has no such frame.
-    #[inline]
+    #[inline(always)]
     pub fn descriptor(&self, frame: DeviceFrame) -> &Descriptor {
         &self.descriptors[frame.index() as usize]
     }
@@ -190,33 +189,10 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         self.free.fetch_sub(frames, Ordering::Relaxed);
     }
 
-    /// Takes one frame, full of zeros.
-    ///
-    /// # Errors
-    /// [`DeviceFull`].
+    /// Counts frames that were put into it.
     #[inline]
-    pub(crate) fn allocate<'m, M: Machine<Descriptors = D>>(
-        &'m self,
-        machine: &'m M,
-        injector: &Injector,
-    ) -> Result<OwnedDeviceFrame<'m, M>, DeviceFull> {
-        assert_may_take_frames(machine);
-        let full = DeviceFull(self.id);
-        if !self.is_open() || injector.fails(Step::DeviceAlloc) {
-            return Err(full);
-        }
-        let mut head = self.head.lock(machine);
-        let index = *head;
-        let descriptor = self.descriptors.get(index as usize).ok_or(full)?;
-        *head = descriptor.link().1;
-        // Still under the lock: whoever looks for free neighbours must not find this one.
-        descriptor.set_kind(FrameKind::Owned, 0);
-        drop(head);
-        self.note_taken(1);
-        descriptor.set_first_reference();
-        let frame = DeviceFrame::new(self.id, index);
-        record(machine, || Event::DeviceFrameTaken { frame });
-        Ok(OwnedDeviceFrame { memory: self, machine, frame })
+    pub(super) fn note_freed(&self, frames: u64) {
+        self.free.fetch_add(frames, Ordering::Relaxed);
     }
 
     /// Clears a frame whose last reference was dropped, and frees it. The memory of a device that died is left alone.
@@ -240,7 +216,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         descriptor.set_link(NO_FRAME, *head);
         *head = frame.index();
         drop(head);
-        self.free.fetch_add(1, Ordering::Relaxed);
+        self.note_freed(1);
     }
 }
 
@@ -252,7 +228,13 @@ pub struct OwnedDeviceFrame<'m, M: Machine> {
     frame: DeviceFrame,
 }
 
-impl<M: Machine> OwnedDeviceFrame<'_, M> {
+impl<'m, M: Machine> OwnedDeviceFrame<'m, M> {
+    /// A frame that was taken out of the free list, with its one reference.
+    #[inline]
+    pub(super) fn new(memory: &'m DeviceMemory<M::Descriptors>, machine: &'m M, frame: DeviceFrame) -> Self {
+        Self { memory, machine, frame }
+    }
+
     /// The frame.
     #[inline]
     pub fn frame(&self) -> DeviceFrame {

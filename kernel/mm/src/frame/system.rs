@@ -268,7 +268,13 @@ pub struct OwnedFrame<'m, M: Machine> {
     frame: PhysFrame,
 }
 
-impl<M: Machine> OwnedFrame<'_, M> {
+impl<'m, M: Machine> OwnedFrame<'m, M> {
+    /// A frame that was taken, with its one reference.
+    #[inline]
+    pub(super) fn new(memory: &'m SystemMemory<M::Descriptors>, machine: &'m M, frame: PhysFrame) -> Self {
+        Self { memory, machine, frame }
+    }
+
     /// The frame.
     #[inline]
     pub fn frame(&self) -> PhysFrame {

@@ -23,10 +23,11 @@
 //! to it needs the frame's lock, and would wait.
 use x86_64::structures::paging::Page;
 
-use super::batch::{Batch, Slot, SlotState, Slots};
+use super::batch::{Batch, Slots};
+use super::slot::{Slot, SlotState, Source};
 use super::{Collected, MigrateError, MigrateOptions};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, DeviceId, DeviceMemory, FrameKind};
+use crate::frame::{AnyFrame, DeviceFrame, DeviceId, DeviceMemory, FrameKind};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
@@ -102,44 +103,40 @@ impl<'m, M: Machine> Space<'m, M> {
         if saved.flags().contains(LeafFlags::WRITABLE) {
             owed.owe(PageRange::of_page(page));
         }
-        Slot { saved, state: SlotState::Protected(Err(Reason::Busy)) }
+        Slot { saved, source: Source::of(frame.into()), state: SlotState::Protected(Reason::Busy) }
     }
 
-    /// Takes a page that was copied ahead, unless somebody has stored to it: then it stays as that store left it.
-    pub(super) fn take_protected(self, leaf: &LeafTable<'m, M>, page: Page, slot: Slot) -> Slot {
-        let SlotState::Protected(copy) = slot.state else { return slot };
-        let (Ok(target), Some(source)) = (copy, slot.source(self.manager)) else {
-            return self.unprotect(leaf, page, slot, copy.err().unwrap_or(Reason::Busy));
+    /// Takes a page that was copied ahead to `device`, unless somebody has stored to it: then it stays as that store left it.
+    pub(super) fn take_protected(self, leaf: &LeafTable<'m, M>, page: Page, slot: Slot, device: DeviceId) -> Slot {
+        let copy = match slot.state {
+            SlotState::CopiedAhead(copy) => copy,
+            SlotState::Protected(reason) => return self.unprotect(leaf, page, slot, reason),
+            _ => return slot,
         };
-        if !self.is_still_protected(leaf, page, slot) {
+        let Some(source) = slot.source.any().filter(|_| self.is_still_protected(leaf, page, slot)) else {
+            self.manager.free_any(DeviceFrame::new(device, copy).into());
             return self.unprotect(leaf, page, slot, Reason::Written);
-        }
+        };
         let taken = self.take_entry(leaf, page, source);
         // With leave to write as before; accessed and dirty as of now.
         let saved = RawEntry(taken.saved.0 | slot.saved.0 & LeafFlags::WRITABLE.bits());
-        Slot { saved, state: SlotState::Copied(target) }
+        Slot { saved, source: slot.source, state: SlotState::Copied(copy) }
     }
 
     /// Whether the entry is what *protect* made of it, but for its accessed bit.
     fn is_still_protected(self, leaf: &LeafTable<'m, M>, page: Page, slot: Slot) -> bool {
         let now = leaf.load(page);
         let is_as_it_was = now.is_present() && !now.flags().contains(LeafFlags::WRITABLE);
-        debug_assert!(
-            !is_as_it_was || self.manager.mapped_frame(now) == slot.source(self.manager),
-            "invariant 2: {now:?}"
-        );
+        debug_assert!(!is_as_it_was || self.manager.mapped_frame(now) == slot.source.any(), "invariant 2: {now:?}");
         is_as_it_was
     }
 
-    /// Gives leave to write and the frame's lock back, and frees the copy. Nothing to flush: the entry becomes stronger.
+    /// Gives leave to write and the frame's lock back. Nothing to flush: the entry becomes stronger.
     pub(super) fn unprotect(self, leaf: &LeafTable<'m, M>, page: Page, slot: Slot, reason: Reason) -> Slot {
         if self.is_still_protected(leaf, page, slot) {
             leaf.update(page, |raw| RawEntry(raw.0 | slot.saved.0 & LeafFlags::WRITABLE.bits()));
         }
-        if let SlotState::Protected(Ok(target)) = slot.state {
-            self.manager.free_any(target);
-        }
-        if let Some(source) = slot.source(self.manager) {
+        if let Some(source) = slot.source.any() {
             self.manager.unlock_frame(source);
         }
         Slot::stays(reason)
@@ -151,10 +148,8 @@ impl<'m, M: Machine> Protected<'m, M> {
     pub fn copy(self) -> CopiedAhead<'m, M> {
         let Self { mut batch, device } = self;
         batch.tell(Phase::Copy);
-        let manager = batch.space.manager;
-        for slot in batch.slots.iter_mut().filter(|slot| matches!(slot.state, SlotState::Protected(_))) {
-            slot.state = SlotState::Protected(manager.copy_to_device(device, slot.source(manager)));
-        }
+        let is_protected = |slot: &Slot| matches!(slot.state, SlotState::Protected(_));
+        batch.copy_to_device(device, is_protected, SlotState::CopiedAhead, SlotState::Protected);
         // Waited for with the copies of the other pages, before any entry names them: see `Copied`.
         CopiedAhead { batch, device }
     }

@@ -14,16 +14,18 @@
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
-use super::batch::{Batch, Slot, SlotState, Slots};
-use super::{MigrateError, MigrateOptions, Report};
+use super::batch::Batch;
+use super::slot::{Slot, SlotState};
+use super::{MigrateError, MigrateOptions, Report, came_home};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, CopyFailed, DeviceId, OutOfFrames};
+use crate::frame::{AnyFrame, CopyFailed, DeviceFrame, DeviceId, OutOfFrames, number};
+use crate::inject::Step;
 use crate::machine::Machine;
-use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::entry::Entry;
 use crate::page_table::flush::OwedFlush;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
-use crate::space::{Area, FaultError, Protection, Resident, Space};
+use crate::space::{Area, FaultError, Space};
 use crate::stats::{Cause, Reason};
 use crate::trace::{Direction, Phase};
 
@@ -143,6 +145,7 @@ impl<'m, M: Machine> Space<'m, M> {
         };
         owed.pay(&manager.machine, self.state, &manager.statistics);
         Self::carry_home(&mut batch);
+        batch.end();
         let slot = batch.slots[0];
         match slot.state {
             SlotState::Moved => {
@@ -152,7 +155,7 @@ impl<'m, M: Machine> Space<'m, M> {
             SlotState::Stays(Reason::NoMemory) => Err(BringHomeError::NoMemory),
             SlotState::Stays(Reason::Pinned) => Err(BringHomeError::Pinned),
             // Poisoned by us, where an entry was taken; by somebody else before, where the next look will find it.
-            SlotState::Stays(Reason::Poisoned) => match slot.source(manager) {
+            SlotState::Stays(Reason::Poisoned) => match slot.source.any() {
                 Some(source) => Err(manager.why_lost(source)),
                 None => Ok(false),
             },
@@ -161,22 +164,19 @@ impl<'m, M: Machine> Space<'m, M> {
     }
 
     /// Takes one entry of a page that is on a device, or says why it stays.
-    #[inline]
+    #[inline(always)]
     fn take_home(self, leaf: &LeafTable<'m, M>, page: Page, owed: &mut OwedFlush) -> Slot {
-        let entry = leaf.load(page);
-        match entry.decode() {
-            Entry::Device { .. } | Entry::Present { .. } => match self.manager.mapped_frame(entry) {
-                Some(AnyFrame::Device(frame)) => {
-                    if !self.manager.device_descriptor(frame).try_lock_page() {
-                        return Slot::stays(Reason::Busy);
-                    }
-                    let slot = self.take_entry(leaf, page, AnyFrame::Device(frame));
+        match leaf.load(page).decode() {
+            Entry::Device { frame, .. } => self.take_from_device(leaf, page, frame),
+            Entry::Present { frame, .. } => match self.manager.frame_behind(frame) {
+                AnyFrame::Device(frame) => {
+                    let slot = self.take_from_device(leaf, page, frame);
                     if slot.saved.is_present() {
                         owed.owe(PageRange::of_page(page));
                     }
                     slot
                 }
-                _ => Slot::stays(Reason::AlreadyThere),
+                AnyFrame::System(_) => Slot::stays(Reason::AlreadyThere),
             },
             Entry::NoAccess { .. } | Entry::Exclusive { .. } => Slot::stays(Reason::AlreadyThere),
             Entry::Empty => Slot::stays(Reason::Empty),
@@ -186,6 +186,14 @@ impl<'m, M: Machine> Space<'m, M> {
         }
     }
 
+    #[inline(always)]
+    fn take_from_device(self, leaf: &LeafTable<'m, M>, page: Page, frame: DeviceFrame) -> Slot {
+        if !self.manager.device_descriptor(frame).try_lock_page() {
+            return Slot::stays(Reason::Busy);
+        }
+        self.take_entry(leaf, page, frame.into())
+    }
+
     /// What follows once the entries are `Migrating` and flushed.
     #[inline]
     fn carry_home<S: AsMut<[Slot]>>(batch: &mut Batch<'m, M, S>) {
@@ -193,7 +201,7 @@ impl<'m, M: Machine> Space<'m, M> {
         batch.tell(Phase::Copy);
         Self::copy_home(batch);
         batch.tell(Phase::Finalize);
-        Self::finalize_home(batch);
+        came_home::finalize(batch);
     }
 
     /// Gives the coherent pages up that somebody uses by their address. Nobody can do so with a private page.
@@ -202,7 +210,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let manager = batch.space.manager;
         let was_present = |slot: &&mut Slot| slot.state == SlotState::Taken && slot.saved.is_present();
         for slot in batch.slots.as_mut().iter_mut().filter(was_present) {
-            let Some(source) = slot.source(manager) else { continue };
+            let Some(source) = slot.source.any() else { continue };
             // A page of a device that died is lost, whoever uses it.
             if !manager.is_lost(source)
                 && let Some(reason) = manager.any_descriptor(source).other_user()
@@ -217,70 +225,26 @@ impl<'m, M: Machine> Space<'m, M> {
     fn copy_home<S: AsMut<[Slot]>>(batch: &mut Batch<'m, M, S>) {
         let manager = batch.space.manager;
         let machine = &manager.machine;
-        for slot in batch.slots.as_mut().iter_mut().filter(|slot| slot.state == SlotState::Taken) {
-            let Some(source) = slot.source(manager) else { continue };
-            if manager.is_lost(source) {
+        let is_taken = |slot: &&mut Slot| slot.state == SlotState::Taken;
+        let count = batch.slots.as_mut().iter_mut().filter(is_taken).count();
+        let mut frames = manager.memory.take_many(machine, count as u64);
+        for slot in batch.slots.as_mut().iter_mut().filter(is_taken) {
+            let Some(source) = slot.source.device() else { continue };
+            let device = manager.device_of(source);
+            if device.is_lost() {
                 slot.state = SlotState::Lost;
                 continue;
             }
-            slot.state = match manager.memory.allocate(machine, &manager.injector) {
-                Err(OutOfFrames) => SlotState::GivingUp(Reason::NoMemory),
-                Ok(target) => match manager.copy_page(source, target.frame().into()) {
-                    Ok(()) => SlotState::Copied(target.into_frame().into()),
+            let target = if manager.injector.fails(Step::Alloc) { None } else { frames.next() };
+            slot.state = match target {
+                None => SlotState::GivingUp(Reason::NoMemory),
+                Some(target) => match manager.copy_with(device, source.into(), target.frame().into()) {
+                    Ok(()) => SlotState::Copied(number(target.into_frame())),
                     Err(CopyFailed) => SlotState::Lost,
                 },
             };
         }
+        drop(frames);
         machine.complete_copies();
-    }
-
-    /// Writes the new entries, or the old ones again; device frames are cleared and freed.
-    #[inline]
-    fn finalize_home<S: AsMut<[Slot]>>(batch: &mut Batch<'m, M, S>) {
-        let (area, for_fault) = (batch.area, batch.is_for_fault());
-        batch.for_each_in_tables(|space, leaf, page, slot| match slot.state {
-            SlotState::Copied(AnyFrame::System(target)) => {
-                let entry = space.commit_home(page, slot, &area, target, for_fault);
-                leaf.swap(page, entry);
-                space.free_device_source(slot);
-                slot.state = SlotState::Moved;
-            }
-            SlotState::Lost => {
-                leaf.swap(page, Entry::Poison.encode());
-                space.free_device_source(slot);
-                space.manager.statistics.count_poisoned(1);
-                slot.state = SlotState::Stays(Reason::Poisoned);
-            }
-            SlotState::GivingUp(reason) => Batch::<M, Slots>::give_back(space, leaf, page, slot, reason),
-            _ => {}
-        });
-    }
-
-    /// Makes `target` the frame of `page`; returns the entry to write.
-    #[inline]
-    fn commit_home(self, page: Page, slot: &Slot, area: &Area, target: PhysFrame, for_fault: bool) -> RawEntry {
-        let descriptor = self.manager.memory.descriptor(target);
-        descriptor.map(area.origin_of(page), 1);
-        self.charge(Resident::Ram, 1);
-        // Dirty, because the only other copy is about to be cleared. Writable only where both the entry and the area say so.
-        let mut flags = area.protection.read_only_flags() | LeafFlags::DIRTY;
-        if for_fault || self.state.has_waiting_faults() {
-            descriptor.begin_stay();
-        } else {
-            flags |= LeafFlags::ACCESSED;
-        }
-        // W stands at the same place in a `Device` entry and in a present one.
-        if slot.saved.flags().contains(LeafFlags::WRITABLE) && area.protection.contains(Protection::WRITE) {
-            flags |= LeafFlags::WRITABLE;
-        }
-        Entry::Present { frame: target, flags }.encode()
-    }
-
-    /// Lets go of the device frame that a page came from.
-    #[inline]
-    fn free_device_source(self, slot: &Slot) {
-        if let Some(AnyFrame::Device(source)) = slot.source(self.manager) {
-            self.drop_locked_device_mapping(source);
-        }
     }
 }

@@ -3,92 +3,21 @@ use alloc::vec::Vec;
 use x86_64::structures::paging::Page;
 
 use super::others::Others;
+use super::slot::{Held, Slot, SlotState};
 use super::{Invalid, MAX_PAGES_PER_CALL, MigrateError, Mode, Report};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, Origin};
+use crate::frame::{AnyFrame, DeviceFrame, Origin, frame_of};
 use crate::lock::ReadGuard;
 use crate::machine::Machine;
-use crate::manager::MemoryManager;
 use crate::migrate::in_progress::OpenBatch;
 use crate::notify::{Announcement, SharersToldOf};
-use crate::page_table::entry::{Entry, RawEntry};
+use crate::page_table::entry::Entry;
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
 use crate::space::area::AreaList;
 use crate::space::{Area, AreaKind, Space};
 use crate::stats::Reason;
 use crate::trace::{Direction, Event, Phase, record};
-
-/// What a batch knows about one page of its range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Slot {
-    /// The entry as it was when the batch took it.
-    pub(crate) saved: RawEntry,
-    pub(crate) state: SlotState,
-}
-
-/// How far one page is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SlotState {
-    /// Not looked at yet.
-    Unseen,
-    /// The entry is not ours, or not any more.
-    Stays(Reason),
-    /// The entry is present and cannot be written, and its frame is locked by us; the contents stand in this frame, too, which is
-    /// ours, or the page is to stay for this reason.
-    Protected(Result<AnyFrame, Reason>),
-    /// The entry is `Migrating` and ours.
-    Taken,
-    /// Ours, and to be given back.
-    GivingUp(Reason),
-    /// Ours, and its contents stand in this frame, which is ours too.
-    Copied(AnyFrame),
-    /// Ours, and its contents could not be brought home: to be poisoned.
-    Lost,
-    /// The new entry is written.
-    Moved,
-}
-
-/// How one page of a batch stands, for whoever watches the phases.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Held {
-    /// The batch holds the page.
-    Yes,
-    /// The page stays, for this reason.
-    No(Reason),
-}
-
-impl Slot {
-    pub(crate) const UNSEEN: Self = Self { saved: RawEntry::EMPTY, state: SlotState::Unseen };
-
-    pub(crate) const fn stays(reason: Reason) -> Self {
-        Self { saved: RawEntry::EMPTY, state: SlotState::Stays(reason) }
-    }
-
-    /// The frame that the saved entry named, if it named one.
-    #[inline]
-    pub(crate) fn source<M: Machine>(&self, manager: &MemoryManager<M>) -> Option<AnyFrame> {
-        manager.mapped_frame(self.saved)
-    }
-
-    fn is_ours(&self) -> bool {
-        !matches!(self.state, SlotState::Unseen | SlotState::Stays(_) | SlotState::Moved)
-    }
-
-    /// Whether the entry is `Migrating` and the page may still move.
-    #[inline]
-    pub(crate) fn is_taken(&self) -> bool {
-        matches!(self.state, SlotState::Taken | SlotState::Copied(_))
-    }
-
-    /// Gives the page up: its entry is to be given back, and a copy is of no use any more.
-    pub(crate) fn give_up<M: Machine>(&mut self, manager: &MemoryManager<M>, reason: Reason) {
-        if let SlotState::Copied(target) = self.state {
-            manager.free_any(target);
-        }
-        self.state = SlotState::GivingUp(reason);
-    }
-}
 
 /// The pages of one call. The slots are a heap array for calls, and one slot on the stack for a fault.
 pub(crate) struct Batch<'m, M: Machine, S: AsMut<[Slot]>> {
@@ -99,6 +28,10 @@ pub(crate) struct Batch<'m, M: Machine, S: AsMut<[Slot]>> {
     pub(crate) slots: S,
     /// Where its pages go.
     direction: Direction,
+    /// Whether a page of it stays because it is swapped out.
+    pub(crate) met_swapped: bool,
+    /// Whether every page has moved or stays: nothing is to be given back.
+    is_over: bool,
     /// How they are kept from being written meanwhile.
     pub(crate) mode: Mode,
     /// The other spaces that share pages of the batch; looked for when the first shared page is met.
@@ -162,9 +95,7 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
         slots.resize(pages, Slot::UNSEEN);
         let areas = space.state.areas.read(&space.manager.machine);
         let area = migratable(&areas, range)?;
-        let told = Told::default();
-        let (mode, others, open, _areas) = (Mode::Stop, None, None, Some(areas));
-        let batch = Self { space, range, area, slots, direction, mode, others, told, open, _areas };
+        let batch = Self::of(space, range, area, slots, direction, Some(areas));
         batch.tell(Phase::Collect);
         Ok(batch)
     }
@@ -174,18 +105,42 @@ impl<'m, M: Machine> Batch<'m, M, [Slot; 1]> {
     /// The batch of one page, for a fault, which holds the areas.
     #[inline]
     pub(crate) fn of_page(space: Space<'m, M>, page: Page, area: Area) -> Self {
-        let (range, slots, direction) = (PageRange::of_page(page), [Slot::UNSEEN], Direction::Home);
-        let (mode, told) = (Mode::Stop, Told::default());
-        Self { space, range, area, slots, direction, mode, others: None, told, open: None, _areas: None }
+        Self::of(space, PageRange::of_page(page), area, [Slot::UNSEEN], Direction::Home, None)
     }
 }
 
 impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
-    /// Calls `work` with every page's slot and its locked table, table by table; parts without a table are left out.
-    #[inline]
-    pub(crate) fn for_each_in_tables(
+    #[inline(always)]
+    fn of(
+        space: Space<'m, M>,
+        range: PageRange,
+        area: Area,
+        slots: S,
+        direction: Direction,
+        areas: Option<ReadGuard<'m, AreaList, M>>,
+    ) -> Self {
+        Self {
+            space,
+            range,
+            area,
+            slots,
+            direction,
+            met_swapped: false,
+            is_over: false,
+            mode: Mode::Stop,
+            others: None,
+            told: Told::default(),
+            open: None,
+            _areas: areas,
+        }
+    }
+
+    /// Calls `work` with each locked table, the part of the range that it maps, and the slots of that part. Parts without a page
+    /// that is ours are left out.
+    #[inline(always)]
+    pub(crate) fn for_each_table(
         &mut self,
-        mut work: impl FnMut(Space<'m, M>, &LeafTable<'m, M>, Page, &mut Slot),
+        mut work: impl FnMut(Space<'m, M>, &LeafTable<'m, M>, PageRange, &mut [Slot]),
     ) {
         let space = self.space;
         let machine = &space.manager.machine;
@@ -198,9 +153,27 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
             }
             let table =
                 walk::leaf_table(machine, space.root(), part.start()).expect("the table of an entry that is ours");
-            let leaf = LeafTable::lock(machine, &space.manager.memory, table);
-            for (index, slot) in mine.iter_mut().enumerate() {
-                work(space, &leaf, part.page(index as u64), slot);
+            work(space, &LeafTable::lock(machine, &space.manager.memory, table), part, mine);
+        }
+    }
+
+    /// Frees the copy of a page that stays, where there is one.
+    fn free_copy(&self, slot: Slot) {
+        let (SlotState::Copied(copy) | SlotState::CopiedAhead(copy)) = slot.state else { return };
+        self.space.manager.free_any(match self.direction {
+            Direction::ToDevice(device) => DeviceFrame::new(device, copy).into(),
+            Direction::Home => frame_of(copy).into(),
+        });
+    }
+
+    /// Gives pages up for which `reason` says why: their entries are to be given back, and a copy is of no use any more.
+    #[cold]
+    pub(crate) fn give_up(&mut self, reason: impl Fn(&Slot) -> Option<Reason>) {
+        for index in 0..self.slots.as_mut().len() {
+            let slot = self.slots.as_mut()[index];
+            if let Some(reason) = reason(&slot) {
+                self.free_copy(slot);
+                self.slots.as_mut()[index].state = SlotState::GivingUp(reason);
             }
         }
     }
@@ -212,7 +185,7 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
             matches!(migrating.decode(), Entry::Migrating { .. }),
             "somebody changed our entry to {migrating:?}"
         );
-        if let Some(source) = slot.source(space.manager) {
+        if let Some(source) = slot.source.any() {
             space.manager.unlock_frame(source);
         }
         slot.state = SlotState::Stays(reason);
@@ -231,7 +204,7 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
         }
         for index in 0..self.slots.as_mut().len() {
             let slot = self.slots.as_mut()[index];
-            if let Some(source) = slot.source(self.space.manager).filter(|_| which(slot.state))
+            if let Some(source) = slot.source.any().filter(|_| which(slot.state))
                 && let Some((others, origin)) = self.shared(source)
             {
                 others.give_back(source, origin);
@@ -241,13 +214,7 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
 
     /// How each page stands, in order.
     pub(crate) fn standings(&mut self) -> impl Iterator<Item = Held> {
-        self.slots.as_mut().iter().map(|slot| match slot.state {
-            SlotState::Stays(reason) | SlotState::GivingUp(reason) => Held::No(reason),
-            SlotState::Unseen => Held::No(Reason::Empty),
-            SlotState::Protected(_) | SlotState::Taken | SlotState::Copied(_) | SlotState::Lost | SlotState::Moved => {
-                Held::Yes
-            }
-        })
+        self.slots.as_mut().iter().map(Slot::standing)
     }
 
     /// Whether its one page comes home for a fault: for an access, a pin or a device that looks for it.
@@ -264,6 +231,13 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
         }
         let (space, range, direction) = (self.space.id(), self.range, self.direction);
         record(&self.space.manager.machine, || Event::Migration { space, range, direction, phase });
+    }
+
+    /// Notes that every page has moved or stays.
+    #[inline(always)]
+    pub(crate) fn end(&mut self) {
+        debug_assert!(!self.slots.as_mut().iter().any(Slot::is_ours), "a page is left");
+        self.is_over = true;
     }
 
     /// Counts how the pages ended.
@@ -285,27 +259,39 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
                 state => debug_assert!(false, "a page is left in {state:?}"),
             }
         }
+        self.end();
         self.tell(Phase::Done { moved: report.moved, stayed: report.stayed.total() });
         report
     }
-}
 
-impl<M: Machine, S: AsMut<[Slot]>> Drop for Batch<'_, M, S> {
-    fn drop(&mut self) {
+    #[cold]
+    fn give_everything_back(&mut self) {
         if self.slots.as_mut().iter().any(Slot::is_ours) {
             self.tell(Phase::GiveBack);
         }
         self.give_others_back(|state| !matches!(state, SlotState::Stays(_) | SlotState::Moved));
-        self.for_each_in_tables(|space, leaf, page, slot| {
-            if !slot.is_ours() {
-                return;
+        for index in 0..self.slots.as_mut().len() {
+            let slot = self.slots.as_mut()[index];
+            self.free_copy(slot);
+        }
+        self.for_each_table(|space, leaf, part, slots| {
+            for (index, slot) in (0..).zip(slots).filter(|(_, slot)| slot.is_ours()) {
+                let page = part.page(index);
+                if let SlotState::Protected(_) | SlotState::CopiedAhead(_) = slot.state {
+                    *slot = space.unprotect(leaf, page, *slot, Reason::Busy);
+                } else {
+                    Self::give_back(space, leaf, page, slot, Reason::Busy);
+                }
             }
-            if let SlotState::Protected(_) = slot.state {
-                *slot = space.unprotect(leaf, page, *slot, Reason::Busy);
-                return;
-            }
-            slot.give_up(space.manager, Reason::Busy);
-            Self::give_back(space, leaf, page, slot, Reason::Busy);
         });
+    }
+}
+
+impl<M: Machine, S: AsMut<[Slot]>> Drop for Batch<'_, M, S> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.give_everything_back();
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! Phase one: entries become `Migrating`, then one flush.
 use x86_64::structures::paging::{Page, PhysFrame};
 
-use super::batch::{Batch, Slot, SlotState, Slots};
+use super::batch::{Batch, Slots};
 use super::in_progress::OpenBatch;
-use super::{Held, Invalid, MigrateError, MigrateOptions, Mode, Unmapped};
+use super::slot::{Held, Slot, SlotState, Source};
+use super::{Invalid, MigrateError, MigrateOptions, Mode, Unmapped};
 use crate::address::PageRange;
 use crate::frame::{AnyFrame, DeviceFrame, DeviceId, DeviceMemory, FrameKind, OutOfFrames};
-use crate::machine::Machine;
+use crate::machine::{CpuId, Machine};
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
-use crate::page_table::flush::OwedFlush;
+use crate::page_table::flush::{OwedFlush, Weakened};
 use crate::page_table::leaf_table::LeafTable;
 use crate::page_table::walk;
 use crate::space::{Space, taken_back};
@@ -91,28 +92,63 @@ impl<'m, M: Machine> Space<'m, M> {
     ) -> Result<(), MigrateError> {
         let manager = self.manager;
         let machine = &manager.machine;
-        let mode = batch.mode;
-        let mut slots = batch.slots.iter_mut();
+        let (mode, owner) = (batch.mode, machine.cpu());
+        let mut slots = &mut batch.slots[..];
         for part in batch.range.by_leaf_table() {
+            let (mine, rest) = slots.split_at_mut(part.pages() as usize);
+            slots = rest;
             let allocate = || manager.memory.allocate_zeroed(machine, &manager.injector);
             let table = walk::populate(machine, &manager.memory, self.root(), part.start(), allocate)
                 .map_err(|OutOfFrames| MigrateError::NoMemory)?;
             let leaf = LeafTable::lock(machine, &manager.memory, table);
-            for (index, slot) in (0..part.pages()).zip(&mut slots) {
+            let mut weakened = Weakened::default();
+            for (index, slot) in (0..).zip(mine) {
                 let page = part.page(index);
-                *slot = match slot.state {
-                    SlotState::Unseen => self.take(&leaf, page, device, mode)?,
-                    _ => self.take_protected(&leaf, page, *slot),
-                };
-                if slot.is_taken() && slot.saved.is_present() {
-                    owed.owe(PageRange::of_page(page));
+                if mode == Mode::Stop
+                    && let Some(taken) = self.take_plain(&leaf, page, owner)
+                {
+                    *slot = taken;
+                    weakened.note(index);
+                    continue;
                 }
+                let taken = match slot.state {
+                    SlotState::Unseen => self.take(&leaf, page, device, mode),
+                    _ => Ok(self.take_protected(&leaf, page, *slot, device)),
+                };
+                // What was taken so far is owed for also where this one ends the call.
+                *slot = taken.inspect_err(|_| weakened.owe(part, owed))?;
+                if slot.is_taken() && slot.saved.is_present() {
+                    weakened.note(index);
+                }
+                batch.met_swapped |= slot.state == SlotState::Stays(Reason::SwappedOut);
             }
+            weakened.owe(part, owed);
         }
         Ok(())
     }
 
+    /// Takes what most entries are: present, of a page in RAM that nobody else works on, that need not stay and is not in the swap
+    /// cache. `None`, and nothing has changed, where it is anything else.
+    #[inline(always)]
+    fn take_plain(self, leaf: &LeafTable<'m, M>, page: Page, owner: CpuId) -> Option<Slot> {
+        let seen = leaf.load(page);
+        let Entry::Present { frame, flags } = seen.decode() else { return None };
+        let descriptor = self.manager.memory.descriptor_of(frame)?;
+        if !flags.contains(LeafFlags::ACCESSED) && descriptor.stays() || !descriptor.try_lock_page() {
+            return None;
+        }
+        if descriptor.swap_slot().is_some() {
+            descriptor.unlock();
+            return None;
+        }
+        let saved = leaf.update_seen(page, seen, |raw| {
+            Entry::Migrating { frame: frame.into(), flags: raw.flags() & LeafFlags::CARRIED, owner }.encode()
+        });
+        Some(Slot { saved, source: Source::of(frame.into()), state: SlotState::Taken })
+    }
+
     /// Takes one entry, or says why it stays.
+    #[inline(never)]
     fn take(self, leaf: &LeafTable<'m, M>, page: Page, device: DeviceId, mode: Mode) -> Result<Slot, MigrateError> {
         let manager = self.manager;
         let zero_frame = manager.zero_frame;
@@ -168,7 +204,7 @@ impl<'m, M: Machine> Space<'m, M> {
     }
 
     /// Writes `Migrating` with the flags that the entry has at that very moment, accessed and dirty bits included.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_entry(self, leaf: &LeafTable<'m, M>, page: Page, frame: AnyFrame) -> Slot {
         let owner = self.manager.machine.cpu();
         let saved = leaf.update(page, |raw: RawEntry| {
@@ -176,7 +212,8 @@ impl<'m, M: Machine> Space<'m, M> {
             let flags = if raw.is_present() { raw.flags() & LeafFlags::CARRIED } else { LeafFlags::empty() };
             Entry::Migrating { frame, flags, owner }.encode()
         });
-        Slot { saved, state: SlotState::Taken }
+        let source = if saved == RawEntry::EMPTY { Source::NONE } else { Source::of(frame) };
+        Slot { saved, source, state: SlotState::Taken }
     }
 }
 

@@ -32,6 +32,7 @@
 mod ahead;
 mod back;
 mod batch;
+mod came_home;
 mod collect;
 mod copy;
 mod evict;
@@ -40,18 +41,19 @@ mod in_progress;
 mod options;
 mod others;
 mod prepare;
+mod slot;
 mod swapped;
 mod unmap;
 
 pub use ahead::{CopiedAhead, Protected};
 pub use back::BringHomeError;
-pub use batch::Held;
 pub use collect::Collected;
 pub use copy::Copied;
 pub use evict::Evicted;
 pub(crate) use in_progress::OpenBatches;
 pub use options::{Busy, Foreign, MigrateOptions, Mode};
 pub(crate) use others::Everybody;
+pub use slot::Held;
 pub use unmap::Unmapped;
 
 use crate::address::PageRange;

@@ -107,7 +107,8 @@ impl<M: Machine> Space<'_, M> {
         options: MigrateOptions,
     ) -> Result<(Report, Vec<PageRange>), MigrateError> {
         let mut copied = self.collect_with(range, device, options)?.unmap()?.copy();
-        let left = self.swapped_windows(range, copied.standings());
+        let met_swapped = copied.batch.met_swapped;
+        let left = if met_swapped { self.swapped_windows(range, copied.standings()) } else { Vec::new() };
         Ok((copied.finalize(), left))
     }
 

@@ -2,10 +2,11 @@
 //!
 //! After the flush no CPU reaches the page through this entry, and nobody can take a new reference through it. A page
 //! has one reference per mapping; whatever is above that is somebody who uses the frame by its address: the page stays.
-use super::batch::{Batch, SlotState, Slots};
+use super::batch::{Batch, Slots};
 use super::others::{NotHeld, Others};
-use super::{Collected, Copied, Held};
-use crate::frame::{AnyFrame, DeviceMemory};
+use super::slot::{Held, Slot, SlotState};
+use super::{Collected, Copied};
+use crate::frame::DeviceMemory;
 use crate::machine::Machine;
 use crate::stats::Reason;
 use crate::trace::Phase;
@@ -21,17 +22,19 @@ impl<'m, M: Machine> Unmapped<'m, M> {
     pub(super) fn check(collected: Collected<'m, M>) -> Self {
         let Collected { mut batch, device } = collected;
         batch.tell(Phase::Unmap);
-        take_other_mappings(&mut batch);
         let manager = batch.space.manager;
-        for slot in batch.slots.iter_mut().filter(|slot| slot.is_taken()) {
-            let Some(AnyFrame::System(frame)) = slot.source(manager) else { continue };
-            if frame == manager.zero_frame {
-                continue;
+        let is_ours_alone = |slot: &Slot| match slot.source.system() {
+            Some(frame) if slot.is_taken() => {
+                manager.memory.descriptor(frame).has_sole_mapping() || frame == manager.zero_frame
             }
-            if let Some(reason) = manager.memory.descriptor(frame).other_user() {
-                slot.give_up(manager, reason);
-            }
+            _ => true,
+        };
+        // Most batches: one look at each page, and nothing to be done.
+        if !batch.slots.iter().all(is_ours_alone) {
+            give_up_used(&mut batch);
         }
+        // Told until here, whether or not somebody shares pages: the flush of the range is paid, too.
+        drop(core::mem::take(&mut batch.told));
         Self { batch, device }
     }
 
@@ -46,12 +49,23 @@ impl<'m, M: Machine> Unmapped<'m, M> {
     }
 }
 
+/// Takes the other mappings of shared pages, and gives up the pages that have other users.
+#[cold]
+fn give_up_used<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
+    take_other_mappings(batch);
+    let manager = batch.space.manager;
+    batch.give_up(|slot| {
+        let frame = slot.source.system().filter(|frame| slot.is_taken() && *frame != manager.zero_frame)?;
+        manager.memory.descriptor(frame).other_user()
+    });
+}
+
 /// Takes the entries of other spaces that map pages of the batch, then flushes each such space once. A page whose
 /// mappings cannot all be taken is given up.
 fn take_other_mappings<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
     let manager = batch.space.manager;
     for slot in batch.slots.iter_mut().filter(|slot| slot.state == SlotState::Taken) {
-        let Some(AnyFrame::System(frame)) = slot.source(manager) else { continue };
+        let Some(frame) = slot.source.system() else { continue };
         let descriptor = manager.memory.descriptor(frame);
         let (mappings, Some(origin)) = (descriptor.mappings(), descriptor.origin()) else { continue };
         if mappings == 1 {
@@ -76,6 +90,4 @@ fn take_other_mappings<M: Machine>(batch: &mut Batch<'_, M, Slots>) {
     if let Some(others) = &mut batch.others {
         others.flush();
     }
-    // Told until here, whether or not somebody shares pages: the flush of the range is paid, too.
-    drop(core::mem::take(&mut batch.told));
 }
