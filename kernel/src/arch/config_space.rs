@@ -18,19 +18,15 @@ static PORTS: Lock<()> = Lock::new(Level::PciConfig, ());
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigSpace;
 
-impl ConfigSpace {
-    /// Reads four bytes at `offset`, rounded down to a multiple of four.
-    pub(crate) fn get(self, address: PciAddress, offset: u16) -> u32 {
+impl ferry_pci::ConfigSpace for ConfigSpace {
+    fn get(self, function: PciAddress, offset: u16) -> u32 {
         // SAFETY: the mechanism is there on every PC, and absent functions read as all ones.
-        unsafe { self.read(address, offset) }
+        unsafe { self.read(function, offset) }
     }
 
-    /// Writes four bytes at `offset`, rounded down to a multiple of four.
-    ///
-    /// Within this crate only: a BAR in the wrong place puts a device over RAM.
-    pub(crate) fn set(self, address: PciAddress, offset: u16, value: u32) {
-        // SAFETY: as for `get`; the callers in `crate::pci` put back what they change, with decoding off.
-        unsafe { self.write(address, offset, value) }
+    fn set(self, function: PciAddress, offset: u16, value: u32) {
+        // SAFETY: as for `get`; callers put back what they change, with decoding off.
+        unsafe { self.write(function, offset, value) }
     }
 }
 

@@ -24,6 +24,7 @@ use ferry_mm::address::PAGE_BYTES;
 use ferry_mm::manager::MAX_DEVICES;
 use ferry_mm::page_table::entry::LeafFlags;
 use ferry_mm::page_table::install::{self, InstallError};
+use ferry_pci::ConfigSpace as _;
 use pci_types::PciAddress;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 use virtio_drivers::{BufferDirection, Hal};

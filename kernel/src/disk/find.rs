@@ -6,7 +6,7 @@ use crate::arch::virtio;
 use crate::arch::virtio_block::{BlockDevice, StartError};
 use crate::memory;
 use crate::pci;
-use crate::pci::bar::BarError;
+use crate::pci::{BarError, CapabilityError};
 use core::fmt;
 use core::ops::ControlFlow;
 use ferry_mm::lock::{Level, Lock, Once};
@@ -24,6 +24,8 @@ const DEVICES: [u16; 2] = [0x1042, 0x1001];
 pub enum DiskProblem {
     /// This BAR of its function lies in a wrong place.
     Bar(PciAddress, u8, BarError),
+    /// Its function does not say where its registers are as it must.
+    Capability(PciAddress, CapabilityError),
     /// Its registers cannot be mapped.
     Registers(InstallError),
     /// It does not start.
@@ -36,6 +38,7 @@ impl fmt::Display for DiskProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bar(function, slot, error) => write!(f, "swap disk: BAR {slot} of PCI function {function}: {error}"),
+            Self::Capability(function, error) => write!(f, "swap disk: PCI function {function}: {error}"),
             Self::Registers(error) => write!(f, "swap disk: {error}"),
             Self::Start(error) => write!(f, "swap disk: {error}"),
             Self::Attach(error) => error.fmt(f),
@@ -64,15 +67,17 @@ pub fn find() -> Result<Option<Disk>, DiskProblem> {
 }
 
 fn open() -> Result<Option<Shared>, DiskProblem> {
-    let found = pci::each_function(|header| match header.id(ConfigSpace) {
+    let bus = pci::bus();
+    let found = bus.each_function(|header| match header.id(ConfigSpace) {
         (VENDOR, device) if DEVICES.contains(&device) => ControlFlow::Break(header.address()),
         _ => ControlFlow::Continue(()),
     });
     let Some(function) = found else { return Ok(None) };
     let manager = memory::manager();
     assert!(manager.spaces().next().is_none(), "the disk is found before the first address space is made");
-    for (slot, range) in pci::memory_bars(function) {
-        pci::check_place(function, slot, range).map_err(|error| DiskProblem::Bar(function, slot, error))?;
+    bus.check_virtio(function).map_err(|error| DiskProblem::Capability(function, error))?;
+    for (slot, range) in bus.memory_bars(function) {
+        bus.check_place(function, slot, range).map_err(|error| DiskProblem::Bar(function, slot, error))?;
         virtio::map_registers(manager, range).map_err(DiskProblem::Registers)?;
     }
     // Nobody serves its interrupts: whoever waits polls.

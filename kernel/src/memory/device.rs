@@ -72,7 +72,8 @@ impl DeviceProblem {
     /// How a run ends that needs the device.
     pub const fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Pci(error) => error.exit_code(),
+            Self::Pci(PciError::NoDevice(_)) => ExitCode::NoDevice,
+            Self::Pci(PciError::Bar(..)) => ExitCode::BadBar,
             Self::Window(_) => ExitCode::BadBar,
             Self::Attach(_) => ExitCode::DeviceVersion,
             Self::Device(error) => code_of(error),
@@ -134,7 +135,7 @@ pub fn all() -> Result<&'static [Attached], DeviceProblem> {
 
 fn attach_all() -> Result<Vec<Attached>, DeviceProblem> {
     assert!(super::manager().spaces().next().is_none(), "devices are found before the first address space is made");
-    let memories = pci::device_memories(MIN_BAR_BYTES).map_err(DeviceProblem::Pci)?;
+    let memories = pci::bus().device_memories(MIN_BAR_BYTES).map_err(DeviceProblem::Pci)?;
     let too_many = DeviceProblem::TooMany(memories.len() as u32);
     let mut windows = WindowNumber::all();
     let attach = |memory| attach(windows.next().ok_or(too_many)?, memory);

@@ -5,10 +5,19 @@ mod elf;
 mod link;
 mod model;
 mod options;
+mod pci;
 mod request;
 
 use crate::Target;
 
 /// Every target.
-pub const ALL: &[Target] =
-    &[acpi::TARGET, driver::TARGET, elf::TARGET, link::TARGET, model::TARGET, options::TARGET, request::TARGET];
+pub const ALL: &[Target] = &[
+    acpi::TARGET,
+    driver::TARGET,
+    elf::TARGET,
+    link::TARGET,
+    model::TARGET,
+    options::TARGET,
+    pci::TARGET,
+    request::TARGET,
+];

@@ -8,9 +8,7 @@
 //! P: prefetchable, reads have no side effects. Writing all ones and reading back leaves the bits
 //! that the function decodes; the lowest of them is the size. While a BAR holds ones the function
 //! would answer at the wrong place, so decoding is off meanwhile.
-#![deny(unsafe_code)]
-use crate::arch::config_space::ConfigSpace;
-use crate::ram::PhysRange;
+use crate::{ConfigSpace, PhysRange};
 use core::fmt;
 use pci_types::{CommandRegister, HeaderType, PciAddress, PciHeader};
 use x86_64::PhysAddr;
@@ -21,6 +19,9 @@ const SLOT_BYTES: u16 = 4;
 /// Slots of an ordinary function and of a bridge.
 const ENDPOINT_SLOTS: u8 = 6;
 const BRIDGE_SLOTS: u8 = 2;
+
+/// First address that a physical address of 52 bits cannot name (Intel SDM 3A.4.1.4).
+const ADDRESS_END: u64 = 1 << 52;
 
 const IO: u32 = 1 << 0;
 const TYPE: u32 = 0b11 << 1;
@@ -52,24 +53,24 @@ pub struct BarProbe {
 
 impl BarProbe {
     /// Probes a slot and puts everything back.
-    pub fn read(function: PciAddress, slot: u8) -> Self {
+    pub fn read(config: impl ConfigSpace, function: PciAddress, slot: u8) -> Self {
         let mut header = PciHeader::new(function);
-        let has_next = slot + 1 < slots(header.header_type(ConfigSpace));
+        let has_next = slot + 1 < slots(header.header_type(config));
         let offset = FIRST_SLOT + SLOT_BYTES * u16::from(slot);
-        let command = header.command(ConfigSpace);
+        let command = header.command(config);
         let decoding = CommandRegister::IO_ENABLE | CommandRegister::MEMORY_ENABLE;
-        header.update_command(ConfigSpace, |command| command - decoding);
+        header.update_command(config, |command| command - decoding);
         let ones_in = |offset| {
-            let value = ConfigSpace.get(function, offset);
-            ConfigSpace.set(function, offset, u32::MAX);
-            let ones = ConfigSpace.get(function, offset);
-            ConfigSpace.set(function, offset, value);
+            let value = config.get(function, offset);
+            config.set(function, offset, u32::MAX);
+            let ones = config.get(function, offset);
+            config.set(function, offset, value);
             (value, ones)
         };
         let (value, ones) = ones_in(offset);
         let pair = has_next && value & (IO | TYPE) == TYPE_64;
         let upper = pair.then(|| ones_in(offset + SLOT_BYTES));
-        header.update_command(ConfigSpace, |_| command);
+        header.update_command(config, |_| command);
         Self { value, upper: upper.map(|(value, _)| value), ones, upper_ones: upper.map_or(0, |(_, ones)| ones) }
     }
 
@@ -88,14 +89,13 @@ impl BarProbe {
         u64::from(upper) << 32 | u64::from(self.ones & ADDRESS)
     }
 
-    /// The memory that the BAR claims, or `None` where it claims none.
+    /// The memory that the BAR claims and that a physical address can name, or `None` where there is none.
     pub fn memory_range(&self) -> Option<PhysRange> {
         let bytes = self.decoded().wrapping_neg();
         let decodes = (self.ones & ADDRESS | self.upper_ones) != 0;
         let claims = self.value & IO == 0 && decodes && self.start() != 0;
         let start = PhysAddr::try_new(self.start()).ok()?;
-        start.as_u64().checked_add(bytes)?;
-        claims.then_some(PhysRange { start, bytes })
+        claims.then_some(PhysRange { start, bytes: bytes.min(ADDRESS_END - start.as_u64()) })
     }
 }
 
@@ -211,10 +211,9 @@ pub fn device_range(probe: &BarProbe, minimum: u64, bits: u8) -> Result<PhysRang
     PhysAddr::try_new(start).map(|start| PhysRange { start, bytes }).map_err(|_| too_high)
 }
 
-#[cfg(feature = "tests")]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::{TestResult, check_eq, kernel_test};
 
     const MIB: u64 = 1 << 20;
 
@@ -226,45 +225,43 @@ mod tests {
         device_range(&probe, 2 * MIB, 40).map(|range| (range.start.as_u64(), range.bytes))
     }
 
-    kernel_test! {
-        fn a_good_bar_is_taken_as_it_is() -> TestResult {
-            check_eq!(judge(GOOD), Ok((0xfc_0000_0000, 64 * MIB)));
-            // 8 GiB: no bit of the lower half is decoded.
-            let large = BarProbe { upper: Some(0x10), ones: 0xc, upper_ones: 0xffff_fffe, ..GOOD };
-            check_eq!(judge(large), Ok((0x10_0000_0000, 8192 * MIB)));
-            // Below 4 GiB.
-            let low = BarProbe { value: 0xf800_000c, upper: Some(0), ..GOOD };
-            check_eq!(judge(low), Ok((0xf800_0000, 64 * MIB)));
-            Ok(())
-        }
+    #[test]
+    fn a_good_bar_is_taken_as_it_is() {
+        assert_eq!(judge(GOOD), Ok((0xfc_0000_0000, 64 * MIB)));
+        // 8 GiB: no bit of the lower half is decoded.
+        let large = BarProbe { upper: Some(0x10), ones: 0xc, upper_ones: 0xffff_fffe, ..GOOD };
+        assert_eq!(judge(large), Ok((0x10_0000_0000, 8192 * MIB)));
+        // Below 4 GiB.
+        let low = BarProbe { value: 0xf800_000c, upper: Some(0), ..GOOD };
+        assert_eq!(judge(low), Ok((0xf800_0000, 64 * MIB)));
+    }
 
-        fn every_flaw_has_its_error() -> TestResult {
-            let absent = BarProbe { value: 0, upper: None, ones: 0, upper_ones: 0 };
-            check_eq!(judge(absent), Err(BarError::Absent));
-            check_eq!(judge(BarProbe { value: 0xc001, ..GOOD }), Err(BarError::NotMemory { value: 0xc001 }));
-            check_eq!(judge(BarProbe { value: 0x8, ..GOOD }), Err(BarError::NotSixtyFour { value: 0x8 }));
-            check_eq!(judge(BarProbe { value: 0xe, ..GOOD }), Err(BarError::NotSixtyFour { value: 0xe }));
-            check_eq!(judge(BarProbe { value: 0x4, ..GOOD }), Err(BarError::NotPrefetchable { value: 0x4 }));
-            check_eq!(judge(BarProbe { upper: None, ..GOOD }), Err(BarError::NoUpperHalf { upper_ones: u32::MAX }));
-            check_eq!(judge(BarProbe { upper_ones: 0, ..GOOD }), Err(BarError::NoUpperHalf { upper_ones: 0 }));
-            let holes = BarProbe { ones: 0xf400_000c, ..GOOD };
-            check_eq!(judge(holes), Err(BarError::NotPowerOfTwo { decoded: 0xffff_ffff_f400_0000 }));
-            let nowhere = BarProbe { value: 0xc, upper: Some(0), ..GOOD };
-            check_eq!(judge(nowhere), Err(BarError::NotPlaced { bytes: 64 * MIB }));
-            let crooked = BarProbe { value: 0x0200_000c, ..GOOD };
-            check_eq!(judge(crooked), Err(BarError::Misaligned { start: 0xfc_0200_0000, bytes: 64 * MIB }));
-            let small = BarProbe { ones: 0xfff0_000c, ..GOOD };
-            check_eq!(judge(small), Err(BarError::TooSmall { bytes: MIB, minimum: 2 * MIB }));
-            let high = BarProbe { upper: Some(0x100), ..GOOD };
-            let start = 0x100_0000_0000;
-            check_eq!(judge(high), Err(BarError::TooHigh { start, bytes: 64 * MIB, bits: 40 }));
-            Ok(())
-        }
+    #[test]
+    fn every_flaw_has_its_error() {
+        let absent = BarProbe { value: 0, upper: None, ones: 0, upper_ones: 0 };
+        assert_eq!(judge(absent), Err(BarError::Absent));
+        assert_eq!(judge(BarProbe { value: 0xc001, ..GOOD }), Err(BarError::NotMemory { value: 0xc001 }));
+        assert_eq!(judge(BarProbe { value: 0x8, ..GOOD }), Err(BarError::NotSixtyFour { value: 0x8 }));
+        assert_eq!(judge(BarProbe { value: 0xe, ..GOOD }), Err(BarError::NotSixtyFour { value: 0xe }));
+        assert_eq!(judge(BarProbe { value: 0x4, ..GOOD }), Err(BarError::NotPrefetchable { value: 0x4 }));
+        assert_eq!(judge(BarProbe { upper: None, ..GOOD }), Err(BarError::NoUpperHalf { upper_ones: u32::MAX }));
+        assert_eq!(judge(BarProbe { upper_ones: 0, ..GOOD }), Err(BarError::NoUpperHalf { upper_ones: 0 }));
+        let holes = BarProbe { ones: 0xf400_000c, ..GOOD };
+        assert_eq!(judge(holes), Err(BarError::NotPowerOfTwo { decoded: 0xffff_ffff_f400_0000 }));
+        let nowhere = BarProbe { value: 0xc, upper: Some(0), ..GOOD };
+        assert_eq!(judge(nowhere), Err(BarError::NotPlaced { bytes: 64 * MIB }));
+        let crooked = BarProbe { value: 0x0200_000c, ..GOOD };
+        assert_eq!(judge(crooked), Err(BarError::Misaligned { start: 0xfc_0200_0000, bytes: 64 * MIB }));
+        let small = BarProbe { ones: 0xfff0_000c, ..GOOD };
+        assert_eq!(judge(small), Err(BarError::TooSmall { bytes: MIB, minimum: 2 * MIB }));
+        let high = BarProbe { upper: Some(0x100), ..GOOD };
+        let start = 0x100_0000_0000;
+        assert_eq!(judge(high), Err(BarError::TooHigh { start, bytes: 64 * MIB, bits: 40 }));
+    }
 
-        fn the_last_bar_below_the_border_fits() -> TestResult {
-            let last = BarProbe { value: 0xfc00_000c, upper: Some(0xff), ..GOOD };
-            check_eq!(judge(last), Ok((0xff_fc00_0000, 64 * MIB)));
-            Ok(())
-        }
+    #[test]
+    fn the_last_bar_below_the_border_fits() {
+        let last = BarProbe { value: 0xfc00_000c, upper: Some(0xff), ..GOOD };
+        assert_eq!(judge(last), Ok((0xff_fc00_0000, 64 * MIB)));
     }
 }
