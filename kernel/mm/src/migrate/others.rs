@@ -143,8 +143,7 @@ where
         frame: AnyFrame,
         origin: Origin,
         mut entry: impl FnMut(Space<'m, M>, &Area, LeafFlags) -> RawEntry,
-    ) -> u32 {
-        let mut replaced = 0;
+    ) {
         for (held, _) in self.held.as_ref().iter().flatten() {
             let this_cpu = held.space.manager.machine.cpu();
             held.for_each_candidate(origin, |leaf, page, area| {
@@ -153,11 +152,9 @@ where
                     && owner == this_cpu
                 {
                     leaf.swap(page, entry(held.space, area, flags));
-                    replaced += 1;
                 }
             });
         }
-        replaced
     }
 
     /// Gives every entry of `frame` that was taken in other spaces back, bit for bit. Nothing to flush: none was present.

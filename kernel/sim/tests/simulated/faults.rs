@@ -117,3 +117,43 @@ fn without_memory_an_access_fails_and_nothing_is_lost() {
     world.cpu(0).store(at(stored, 0), &[1]).expect("the frame that was given back");
     world.assert_all_free();
 }
+
+#[test]
+fn what_faults_do_is_counted() {
+    let world = small().build();
+    let space = space_of(&world, 4);
+    let counted = |act: &dyn Fn()| {
+        let count = || world.manager().statistics().read();
+        let before = count();
+        act();
+        let after = count();
+        [
+            after.faults - before.faults,
+            after.special_faults - before.special_faults,
+            after.zero_pages_mapped - before.zero_pages_mapped,
+            after.fresh_pages_mapped - before.fresh_pages_mapped,
+            after.copied_pages_mapped - before.copied_pages_mapped,
+        ]
+    };
+    let (load, store) = (
+        |number| _ = world.cpu(0).read::<1>(at(number, 0)).unwrap(),
+        |number| world.cpu(0).store(at(number, 0), &[1]).unwrap(),
+    );
+    assert_eq!(counted(&|| load(0)), [1, 0, 1, 0, 0]);
+    assert_eq!(counted(&|| store(0)), [1, 0, 0, 1, 0], "the zero page gives way to a fresh frame");
+    assert_eq!(counted(&|| store(1)), [1, 0, 0, 1, 0]);
+    let special = |expected| assert_eq!(world.manager().census().special_entries, expected);
+    special(0);
+    assert_eq!(space.migrate_to_device(pages(0, 4), DEVICE).unwrap().moved, 4);
+    special(4);
+    assert_eq!(counted(&|| load(0)), [1, 1, 0, 0, 0]);
+    special(3);
+    let child = space.fork().unwrap();
+    special(6);
+    assert_eq!(counted(&|| store(0)), [1, 0, 0, 0, 1]);
+    assert_eq!(world.manager().census().spaces, 2);
+    child.destroy().unwrap();
+    special(3);
+    audit(&world).unwrap();
+    world.assert_all_free();
+}

@@ -296,6 +296,7 @@ fn a_page_in_coherent_memory_comes_home_before_a_device_has_it_alone() {
     assert_eq!(space.migrate_to_device(pages(0, 4), COHERENT).unwrap().moved, 4);
     let (_, id) = Witness::for_device(world, space, 0, 4, Some(DEVICE));
     let taken = space.make_exclusive(at(0, 0), id).unwrap();
+    assert_eq!(world.manager().statistics().read().made_exclusive, 1);
     assert!(matches!(space.entry(at(0, 0)).decode(), Entry::Exclusive { frame, .. } if frame == taken.frame));
     assert_eq!(host(world, AnyFrame::System(taken.frame)), contents(0));
     let before = [1, 2].map(|number| space.entry(at(number, 0)));

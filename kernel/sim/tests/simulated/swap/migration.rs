@@ -4,7 +4,7 @@ use ferry_mm::migrate::{Invalid, MigrateError};
 use ferry_mm::page_table::entry::Entry;
 use ferry_mm::space::Residency;
 use ferry_mm::stats::Reason;
-use ferry_sim::{Transfer, audit};
+use ferry_sim::{Transfer, World, audit};
 
 use super::{swap_out, swapping};
 use crate::support::*;
@@ -154,4 +154,45 @@ fn a_request_for_a_device_that_is_not_there_asks_no_disk() {
     assert_eq!(refused, Err(MigrateError::Invalid(Invalid::NoDevice(nobody))));
     assert_eq!(world.disk().asked(Transfer::Read), 0);
     world.assert_all_free();
+}
+
+/// A window is an eighth of RAM, 16 pages here. The device has room for one and a quarter: what was swapped in for the second
+/// and finds no room stays in RAM, and of the third nothing is read.
+#[test]
+fn pages_on_the_disk_go_in_windows_until_the_device_is_full() {
+    let world = World::builder().frames(128).device(20).swap(64).cpus(2).build();
+    let space = space_of(&world, 40);
+    fill(world.cpu(0), 40);
+    swap_out(space, 0, 40);
+    let report = space.migrate_to_device(pages(0, 40), DEVICE).unwrap();
+    let stayed = [Reason::DeviceFull, Reason::SwappedOut].map(|reason| report.stayed.count(reason));
+    assert_eq!((report.moved, stayed, report.stayed.total()), (20, [12, 8], 20));
+    assert!(report.stayed.iter().eq(Reason::ALL.into_iter().filter_map(|reason| match reason {
+        Reason::DeviceFull => Some((reason, 12)),
+        Reason::SwappedOut => Some((reason, 8)),
+        _ => None,
+    })));
+    assert_eq!(world.disk().asked(Transfer::Read), 32);
+    assert_eq!(space.resident(), Residency { device: 20, ram: 12, swap: 8, ..Residency::default() });
+    (0..40).for_each(|number| assert_eq!(page(world.cpu(1), number), contents(number)));
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
+/// Who is alone with a swapped page writes it at once; who is not faults once more, for a copy.
+#[test]
+fn a_store_to_a_swapped_page_costs_one_fault_where_nobody_shares_it() {
+    for (shared, expected) in [(false, 1), (true, 2)] {
+        let world = swapping().build();
+        let space = space_of(&world, 1);
+        fill(world.cpu(0), 1);
+        let _child = shared.then(|| space.fork().unwrap());
+        swap_out(space, 0, 1);
+        let before = world.manager().statistics().read().faults;
+        world.cpu(0).store(at(0, 0), &contents(0)[..8]).unwrap();
+        assert_eq!(world.manager().statistics().read().faults - before, expected, "shared: {shared}");
+        assert_eq!(page(world.cpu(0), 0), contents(0));
+        audit(&world).unwrap();
+        world.assert_all_free();
+    }
 }
