@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 use crate::demo;
 use crate::disk;
-use crate::fw_cfg::{FwCfg, FwCfgError};
+use crate::fw_cfg::{self, FwCfgError};
 use crate::memory::device;
 use crate::trace::{self, NoStream};
 use crate::{bench, println, scenarios, shell, soak};
@@ -54,7 +54,7 @@ pub(crate) fn follow(work: impl FnOnce(&Options) -> ExitCode) -> ExitCode {
 }
 
 fn read(buffer: &mut [u8]) -> Result<Options<'_>, OptionsError<'_>> {
-    let mut fw_cfg = FwCfg::new().map_err(OptionsError::Unreadable)?;
+    let mut fw_cfg = fw_cfg::open().map_err(OptionsError::Unreadable)?;
     let file = match fw_cfg.file(OPTIONS) {
         Ok(file) => file,
         // Started by hand, without options.

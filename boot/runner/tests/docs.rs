@@ -347,6 +347,7 @@ fn no_lock_is_taken_outside_of_the_order() {
     for crate_file in [
         "kernel/Cargo.toml",
         "kernel/acpi/Cargo.toml",
+        "kernel/fw_cfg/Cargo.toml",
         "kernel/pci/Cargo.toml",
         "device/Cargo.toml",
         "boot/protocol/Cargo.toml",

@@ -21,6 +21,11 @@ impl<'i> Script<'i> {
         taken
     }
 
+    /// What is left.
+    pub fn rest(self) -> &'i [u8] {
+        self.0
+    }
+
     /// The next byte.
     pub fn byte(&mut self) -> u8 {
         self.bytes(1).first().copied().unwrap_or(0)

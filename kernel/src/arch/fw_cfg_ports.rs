@@ -4,12 +4,11 @@
 //! 1. There is one [`Transfer`] at most, so one user of the page and of the ports.
 //! 2. The page is read only between transfers. A transfer that does not end in time leaves the
 //!    device free to write at any later time, so nothing is ever read or started again.
-use super::layout::PAGE_SIZE;
 use super::tables::translate;
 use crate::clock::Deadline;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst, fence};
-use core::time::Duration;
+use ferry_fw_cfg::{Action, CHUNK_BYTES, LIMIT, TransferError, Transfers};
 use x86_64::instructions::port::Port;
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -26,12 +25,6 @@ const SKIP: u32 = 1 << 2;
 const SELECT: u32 = 1 << 3;
 const ITEM_SHIFT: u32 = 16;
 
-/// How long the device may take for one command.
-pub const LIMIT: Duration = Duration::from_secs(2);
-
-/// Most bytes per transfer.
-pub const PAGE: usize = PAGE_SIZE as usize;
-
 /// A command in memory; all numbers big-endian.
 #[repr(C, align(16))]
 struct Command {
@@ -42,7 +35,7 @@ struct Command {
 
 #[repr(C, align(4096))]
 struct Shared {
-    page: UnsafeCell<[u8; PAGE]>,
+    page: UnsafeCell<[u8; CHUNK_BYTES]>,
     command: UnsafeCell<Command>,
 }
 
@@ -50,28 +43,10 @@ struct Shared {
 unsafe impl Sync for Shared {}
 
 static SHARED: Shared = Shared {
-    page: UnsafeCell::new([0; PAGE]),
+    page: UnsafeCell::new([0; CHUNK_BYTES]),
     command: UnsafeCell::new(Command { control: 0, length: 0, address: 0 }),
 };
 static TAKEN: AtomicBool = AtomicBool::new(false);
-
-/// Why a transfer did not happen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TransferError {
-    /// The device says that the command is wrong.
-    Refused,
-    /// The device did not answer within [`LIMIT`], now or earlier.
-    TimedOut,
-}
-
-/// What a command does with the bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Puts them at the start of the page.
-    Read,
-    /// Leaves them out.
-    Skip,
-}
 
 /// The right to use the device.
 pub struct Transfer {
@@ -87,9 +62,10 @@ impl Transfer {
         let command = translate(VirtAddr::from_ptr(SHARED.command.get()))?;
         (!TAKEN.swap(true, Relaxed)).then_some(Self { page, command, lost: false })
     }
+}
 
-    /// Reads the first bytes of an item, one by one.
-    pub fn read_start(&mut self, item: u16, bytes: &mut [u8]) {
+impl Transfers for Transfer {
+    fn read_start(&mut self, item: u16, bytes: &mut [u8]) {
         // SAFETY: `self` is the only user of the ports; where there is no device they read as ones.
         unsafe {
             Port::new(SELECTOR).write(item);
@@ -99,12 +75,7 @@ impl Transfer {
         }
     }
 
-    /// Reads or skips `length` bytes, at most [`PAGE`] where they are read, and returns those read.
-    /// With an item it begins at that item's first byte, without one where the last transfer ended.
-    ///
-    /// # Errors
-    /// The device refuses, or does not end within [`LIMIT`].
-    pub fn run(&mut self, item: Option<u16>, action: Action, length: u32) -> Result<&[u8], TransferError> {
+    fn run(&mut self, item: Option<u16>, action: Action, length: u32) -> Result<&[u8], TransferError> {
         if self.lost {
             return Err(TransferError::TimedOut);
         }
@@ -112,7 +83,7 @@ impl Transfer {
             Action::Read => (READ, length as usize),
             Action::Skip => (SKIP, 0),
         };
-        assert!(read <= PAGE, "a transfer fits the page");
+        assert!(read <= CHUNK_BYTES, "a transfer fits the page");
         let select = item.map_or(0, |item| SELECT | u32::from(item) << ITEM_SHIFT);
         let address = self.command.as_u64();
         // SAFETY: no transfer is under way, so the command is ours until the second port write; the

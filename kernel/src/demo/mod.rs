@@ -20,7 +20,7 @@ pub use error::DemoError;
 use crate::arch::per_cpu::{Counters, PerCpu};
 use crate::arch::{areas, cpus};
 use crate::disk;
-use crate::fw_cfg::{File, FwCfg};
+use crate::fw_cfg::{self, File, FwCfg};
 use crate::link;
 use crate::memory::{self, AddressSpace, device, strict};
 use crate::trace::{self, Told};
@@ -68,7 +68,7 @@ fn try_run(inject: Option<Inject>) -> Result<(), DemoError> {
         link::send(&FromKernel::Device { number: device.id.number(), bar: device.range.start.as_u64() });
     }
     trace::tell(|| Told::Step { number: 0 });
-    let mut fw_cfg = FwCfg::new().map_err(DemoError::Input)?;
+    let mut fw_cfg = fw_cfg::open().map_err(DemoError::Input)?;
     let input = fw_cfg.file(ferry_protocol::fw_cfg::INPUT).map_err(DemoError::Input)?;
     let pages = input.len().div_ceil(PAGE_BYTES);
     let before = manager.census();

@@ -2,6 +2,7 @@
 mod acpi;
 mod driver;
 mod elf;
+mod fw_cfg;
 mod link;
 mod model;
 mod options;
@@ -15,6 +16,7 @@ pub const ALL: &[Target] = &[
     acpi::TARGET,
     driver::TARGET,
     elf::TARGET,
+    fw_cfg::TARGET,
     link::TARGET,
     model::TARGET,
     options::TARGET,

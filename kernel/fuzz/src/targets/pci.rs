@@ -312,6 +312,7 @@ fn seeds() -> Vec<Vec<u8>> {
     };
     let good =
         [structure(0x54, 1, 0, 0x1000), structure(0x68, 3, 0x1000, 0x1000), structure(0, 2, 0x3000, 0x1000)].concat();
+    let endless = [structure(0x54, 1, 0, 0x1000), structure(0x40, 3, 0, 8)].concat();
     let bad = [structure(0x54, 1, 0xffff_f000, 0x1000), structure(0x40, 4, 0, 8)].concat();
     vec![
         [vec![0], device.clone()].concat(),
@@ -320,6 +321,7 @@ fn seeds() -> Vec<Vec<u8>> {
         [vec![0], narrow].concat(),
         [vec![0], virtio(&good)].concat(),
         [vec![0], virtio(&bad)].concat(),
+        [vec![0], virtio(&endless)].concat(),
     ]
 }
 
