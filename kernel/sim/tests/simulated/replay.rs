@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferry_mm::address::{PAGE_BYTES, PageRange};
 use ferry_mm::frame::{DeviceFrame, FrameKind};
+use ferry_mm::notify::InvalidationReason;
 use ferry_mm::page_table::entry::{LeafFlags, RawEntry};
-use ferry_mm::space::{AreaKind, Protection, Residency, Resident, Space, SpaceId};
-use ferry_mm::trace::Event;
+use ferry_mm::space::{AreaKind, Leave, Protection, Residency, Resident, Space, SpaceId};
+use ferry_mm::trace::{Event, Phase};
 use ferry_sim::{Sim, World};
 use x86_64::structures::paging::page_table::PageTableLevel;
 
-use crate::support::{at, pages};
+use crate::notify::watching::Witness;
+use crate::support::*;
 
 /// Pages from the first one of the tests on whose areas are compared.
 const WATCHED_PAGES: u64 = 24;
@@ -186,4 +188,60 @@ impl<'w> Replay<'w> {
             | Event::Unpinned { .. } => {}
         }
     }
+}
+
+/// A short life of two spaces, and all that is told of it.
+#[test]
+fn the_events_of_a_short_life_tell_every_table_area_and_frame() {
+    let world = with_coherent().swap(16).build();
+    let mut replay = Replay::begin(&world);
+    let space = space_of(&world, 12);
+    space.map_guard(pages(14, 2)).unwrap();
+    fill(world.cpu(0), 12);
+    replay.check();
+    assert_eq!(space.migrate_to_device(pages(0, 6), DEVICE).unwrap().moved, 6);
+    assert_eq!(space.migrate_to_device(pages(6, 3), COHERENT).unwrap().moved, 3);
+    replay.check();
+    space.protect(pages(5, 2), Protection::READ).unwrap();
+    let child = space.fork().unwrap();
+    replay.check();
+    world.cpu(0).store(at(0, 0), &contents(1)).unwrap();
+    assert_eq!(space.migrate_to_system(pages(1, 2)).unwrap().moved, 2);
+    assert_eq!(world.manager().evict_device(COHERENT).unwrap().returned, 3);
+    replay.check();
+    child.destroy().unwrap();
+    assert_eq!(space.swap_out(pages(9, 3)).unwrap().freed, 3);
+    space.relocate(pages(3, 2), at(20, 0), Leave::Nothing).unwrap();
+    space.unmap(pages(0, 2)).unwrap();
+    space.discard(pages(2, 1)).unwrap();
+    replay.check();
+    assert_eq!(page(world.cpu(1), 20), contents(3));
+    assert_eq!(page(world.cpu(1), 10), contents(10));
+    replay.check();
+    world.assert_all_free();
+}
+
+/// Who looks at a migration sees its phases in order, and who is told of it while it goes on.
+#[test]
+fn a_migration_tells_its_phases_and_its_announcement() {
+    let world = forever(small());
+    let space = space_of(world, 4);
+    fill(world.cpu(0), 2);
+    let (_witness, id) = Witness::of(world, space, 0, 1);
+    world.sim().listen();
+    assert_eq!(space.migrate_to_device(pages(0, 2), DEVICE).unwrap().moved, 2);
+    assert_eq!(space.migrate_to_device(pages(2, 1), DEVICE).unwrap().moved, 1);
+    let (mut phases, mut announced) = (Vec::new(), Vec::new());
+    for (_, event) in world.sim().take_events() {
+        match event {
+            Event::Migration { range, phase, .. } if range == pages(0, 2) => phases.push(phase),
+            Event::Announced { range, reason, .. } => announced.push((range, reason)),
+            _ => {}
+        }
+    }
+    let done = Phase::Done { moved: 2, stayed: 0 };
+    assert_eq!(phases, [Phase::Collect, Phase::Unmap, Phase::Copy, Phase::Finalize, done]);
+    assert_eq!(announced, [(pages(0, 2), InvalidationReason::Migrate)], "nobody watches page 2");
+    world.manager().unlisten(id);
+    world.assert_all_free();
 }

@@ -169,6 +169,8 @@ fn a_page_that_comes_home_by_a_call_stays_for_a_fault_that_waits() {
     });
     world.sim().unwatch();
     assert!(takes(world, space, 1), "nobody waits any more");
+    assert_eq!(space.migrate_to_system(pages(0, 1)).unwrap().moved, 1);
+    assert!(takes(world, space, 1), "so what a call brings home stays for nobody");
     audit(world).unwrap();
     world.assert_all_free();
 }
