@@ -157,3 +157,31 @@ fn what_faults_do_is_counted() {
     audit(&world).unwrap();
     world.assert_all_free();
 }
+
+/// Pages are never code, and user mode reaches those that it may, whatever becomes of them.
+#[test]
+fn entries_say_what_their_area_says_of_users_and_code() {
+    let world = small().build();
+    let space = space_of(&world, 2);
+    space.map_anonymous(pages(2, 2), Protection::READ_WRITE | Protection::USER).unwrap();
+    let expect = |number, when: &str| {
+        let flags = present(space, number).1;
+        assert!(flags.contains(LeafFlags::NO_EXECUTE), "page {number} {when}");
+        assert_eq!(flags.contains(LeafFlags::USER), number >= 2, "page {number} {when}");
+    };
+    for number in 0..4 {
+        world.cpu(0).read::<1>(at(number, 0)).unwrap();
+        expect(number, "of zeros");
+        world.cpu(0).store(at(number, 0), &contents(number)).unwrap();
+        expect(number, "written");
+    }
+    for part in [pages(0, 2), pages(2, 2)] {
+        assert_eq!(space.migrate_to_device(part, DEVICE).unwrap().moved, 2);
+    }
+    for number in 0..4 {
+        assert_eq!(page(world.cpu(1), number), contents(number));
+        expect(number, "come home");
+    }
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
