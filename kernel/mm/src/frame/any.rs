@@ -32,6 +32,28 @@ impl<M: Machine> Drop for LockedFrame<'_, M> {
     }
 }
 
+/// Looks up the devices of frames, most of which are of the same device as the one before.
+pub(crate) struct LastDevice<'m, M: Machine> {
+    manager: &'m MemoryManager<M>,
+    last: Option<&'m DeviceMemory<M::Descriptors>>,
+}
+
+impl<'m, M: Machine> LastDevice<'m, M> {
+    #[inline(always)]
+    pub(crate) fn new(manager: &'m MemoryManager<M>) -> Self {
+        Self { manager, last: None }
+    }
+
+    /// The device of a frame that an entry names.
+    #[inline(always)]
+    pub(crate) fn of(&mut self, frame: DeviceFrame) -> &'m DeviceMemory<M::Descriptors> {
+        match self.last {
+            Some(device) if device.id() == frame.device() => device,
+            _ => self.last.insert(self.manager.device_of(frame)),
+        }
+    }
+}
+
 impl<M: Machine> MemoryManager<M> {
     /// Tries to lock a frame that holds a page.
     pub(crate) fn try_lock_frame(&self, frame: AnyFrame) -> Option<LockedFrame<'_, M>> {

@@ -89,6 +89,14 @@ const _: () = assert!(MOST_REFUSALS << STAYS_SHIFT & !STAYS_MASK == 0);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub struct Origin(pub(crate) u64);
 
+impl Origin {
+    /// The origin of the page `pages` pages after this one's in its area.
+    #[inline(always)]
+    pub(crate) const fn after(self, pages: u64) -> Self {
+        Self(self.0 + pages)
+    }
+}
+
 /// The reverse map's word: the origin, the slot of the swap cache plus one, and whether the frame holds a page at all.
 const ORIGIN_BITS: u32 = 35;
 const ORIGIN_MASK: u64 = (1 << ORIGIN_BITS) - 1;
@@ -213,6 +221,12 @@ impl Descriptor {
     pub fn swap_slot(&self) -> Option<SwapSlot> {
         let slot = (self.reverse_map.load(Ordering::Acquire) & SLOT_MASK) >> ORIGIN_BITS;
         slot.checked_sub(1).and_then(SwapSlot::new)
+    }
+
+    /// Whether the frame is in the swap cache.
+    #[inline(always)]
+    pub(crate) fn is_swap_cached(&self) -> bool {
+        self.reverse_map.load(Ordering::Acquire) & SLOT_MASK != 0
     }
 
     /// Whether somebody holds the frame's lock.
@@ -391,7 +405,7 @@ impl Descriptor {
     /// references and the lock. `false`, and nothing has changed, where it has another user or is.
     #[inline(always)]
     pub(crate) fn end_mappings(&self) -> bool {
-        if self.references() != self.mappings() || self.pins() > 0 || self.swap_slot().is_some() {
+        if self.references() != self.mappings() || self.pins() > 0 || self.is_swap_cached() {
             return false;
         }
         self.reverse_map.store(0, Ordering::Relaxed);
@@ -406,7 +420,7 @@ impl Descriptor {
     /// freed. `false`, and nothing has changed, where somebody has its lock, it is in the swap cache or has another user.
     #[inline(always)]
     pub(crate) fn end_sole_mapping(&self) -> bool {
-        if self.mappings() != 1 || self.references() != 1 || self.swap_slot().is_some() {
+        if self.mappings() != 1 || self.references() != 1 || self.is_swap_cached() {
             return false;
         }
         // From here on nobody can lock the frame, or come to use it: it has no mapping but this.
@@ -415,7 +429,7 @@ impl Descriptor {
         if self.state.compare_exchange(unlocked, owned, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
-        if self.references() != 1 || self.swap_slot().is_some() {
+        if self.references() != 1 || self.is_swap_cached() {
             // Somebody had it for a moment before.
             self.state.store(unlocked, Ordering::Release);
             return false;

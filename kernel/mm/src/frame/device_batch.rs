@@ -91,16 +91,20 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         self.put_back(machine, first, |descriptor| descriptor.clear_last_reference());
     }
 
-    /// Clears a frame whose last reference was dropped, and adds it to those that are freed together. The memory of a device that
+    /// Clears a frame, which has no reference any more, and adds it to those that are freed together. The memory of a device that
     /// died is left alone.
     #[inline(always)]
-    pub(crate) fn free_later<M: Machine>(&self, machine: &M, freed: &mut FreedDeviceFrames, frame: DeviceFrame) {
+    pub(crate) fn free_later<M: Machine>(
+        &self,
+        machine: &M,
+        freed: &mut FreedDeviceFrames,
+        frame: DeviceFrame,
+        descriptor: &Descriptor,
+    ) {
+        debug_assert_eq!((descriptor.references(), descriptor.pins()), (0, 0), "{frame} freed in use");
         if !self.is_lost() {
             machine.clear(AnyFrame::Device(frame));
         }
-        let descriptor = self.descriptor(frame);
-        debug_assert_eq!((descriptor.mappings(), descriptor.pins()), (0, 0), "{frame} freed in use");
-        descriptor.clear_last_reference();
         descriptor.set_link(NO_FRAME, freed.first);
         freed.first = frame.index();
     }

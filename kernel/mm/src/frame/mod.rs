@@ -28,7 +28,7 @@ mod system;
 mod system_batch;
 mod window;
 
-pub(crate) use any::CopyFailed;
+pub(crate) use any::{CopyFailed, LastDevice};
 pub use buddy::MAX_ORDER;
 pub(crate) use cache::FreedFrames;
 pub(crate) use descriptor::NO_FRAME;

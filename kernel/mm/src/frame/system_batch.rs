@@ -60,12 +60,16 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
         TakenFrames { memory: self, machine, next: taken.first }
     }
 
-    /// Adds a frame, whose last reference was dropped, to those that are freed together.
+    /// Adds a frame, which has no reference any more, to those that are freed together.
     #[inline(always)]
-    pub(crate) fn free_later<M: Machine>(&self, machine: &M, freed: &mut FreedFrames, frame: PhysFrame) {
-        let descriptor = self.descriptor(frame);
-        debug_assert_eq!((descriptor.mappings(), descriptor.pins()), (0, 0), "frame {frame:?} freed in use");
-        descriptor.clear_last_reference();
+    pub(crate) fn free_later<M: Machine>(
+        &self,
+        machine: &M,
+        freed: &mut FreedFrames,
+        frame: PhysFrame,
+        descriptor: &Descriptor,
+    ) {
+        debug_assert_eq!((descriptor.references(), descriptor.pins()), (0, 0), "frame {frame:?} freed in use");
         record(machine, || Event::FrameFreed { frame, order: 0 });
         freed.push(descriptor, number(frame));
     }

@@ -15,7 +15,7 @@
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
-use super::AnyFrame;
+use super::{AnyFrame, Descriptor, DeviceFrame, DeviceMemory};
 use crate::address::PAGE_BYTES;
 use crate::machine::Machine;
 use crate::manager::MemoryManager;
@@ -101,17 +101,29 @@ impl<M: Machine> MemoryManager<M> {
     /// carry, and the memory type of the frame.
     #[inline(always)]
     pub(crate) fn entry_at_rest(&self, frame: AnyFrame, flags: LeafFlags, protection: Protection) -> RawEntry {
-        let flags = flags & LeafFlags::CARRIED;
-        let (frame, flags) = match frame {
-            AnyFrame::System(frame) => (frame, flags),
-            AnyFrame::Device(frame) => match self.device_of(frame).window() {
-                Some(window) => (window.frame(frame.index()), flags | window.memory_type()),
-                None => return Entry::Device { frame, writable: flags.contains(LeafFlags::WRITABLE) }.encode(),
-            },
-        };
-        if protection.is_accessible() { Entry::Present { frame, flags } } else { Entry::NoAccess { frame, flags } }
-            .encode()
+        match frame {
+            AnyFrame::System(frame) => mapping(frame, flags & LeafFlags::CARRIED, protection),
+            AnyFrame::Device(frame) => self.device_of(frame).entry_at_rest(frame, flags, protection),
+        }
     }
+}
+
+impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
+    /// The same for a page that is at rest in a frame of this device.
+    #[inline(always)]
+    pub(crate) fn entry_at_rest(&self, frame: DeviceFrame, flags: LeafFlags, protection: Protection) -> RawEntry {
+        let flags = flags & LeafFlags::CARRIED;
+        match self.window() {
+            Some(window) => mapping(window.frame(frame.index()), flags | window.memory_type(), protection),
+            None => Entry::Device { frame, writable: flags.contains(LeafFlags::WRITABLE) }.encode(),
+        }
+    }
+}
+
+/// The entry that maps `frame`, where `protection` allows any access.
+#[inline(always)]
+fn mapping(frame: PhysFrame, flags: LeafFlags, protection: Protection) -> RawEntry {
+    if protection.is_accessible() { Entry::Present { frame, flags } } else { Entry::NoAccess { frame, flags } }.encode()
 }
 
 #[cfg(test)]

@@ -15,15 +15,15 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
 use super::batch::Batch;
-use super::slot::{Slot, SlotState};
+use super::slot::{Slot, SlotState, Source};
 use super::{MigrateError, MigrateOptions, Report, came_home};
 use crate::address::PageRange;
-use crate::frame::{AnyFrame, CopyFailed, DeviceFrame, DeviceId, OutOfFrames, number};
+use crate::frame::{AnyFrame, CopyFailed, DeviceId, LastDevice, OutOfFrames, number};
 use crate::inject::Step;
 use crate::machine::Machine;
-use crate::page_table::entry::Entry;
+use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::OwedFlush;
-use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::leaf_table::{LeafTable, Place};
 use crate::page_table::walk;
 use crate::space::{Area, FaultError, Space};
 use crate::stats::{Cause, Reason};
@@ -105,7 +105,7 @@ impl<'m, M: Machine> Space<'m, M> {
         // Beforehand: nothing can be swapped out for a batch that holds entries.
         manager.make_room(self.resident().device.min(range.pages()));
         let mut batch = Batch::announced(self, range, Direction::Home, options)?;
-        let mut owed = OwedFlush::new();
+        let (mut owed, mut devices) = (OwedFlush::new(), LastDevice::new(manager));
         let mut slots = batch.slots.iter_mut();
         for part in range.by_leaf_table() {
             let Some(table) = walk::leaf_table(machine, self.root(), part.start()) else {
@@ -116,7 +116,7 @@ impl<'m, M: Machine> Space<'m, M> {
             };
             let leaf = LeafTable::lock(machine, &manager.memory, table);
             for (index, slot) in (0..part.pages()).zip(&mut slots) {
-                *slot = self.take_home(&leaf, part.page(index), &mut owed);
+                *slot = self.take_home(&leaf, Place::of(part, index), &mut devices, &mut owed);
             }
         }
         owed.pay(machine, self.state, &manager.statistics);
@@ -141,7 +141,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let mut owed = OwedFlush::new();
         batch.slots[0] = {
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-            self.take_home(&leaf, page, &mut owed)
+            self.take_home(&leaf, page.into(), &mut LastDevice::new(manager), &mut owed)
         };
         owed.pay(&manager.machine, self.state, &manager.statistics);
         Self::carry_home(&mut batch);
@@ -165,16 +165,37 @@ impl<'m, M: Machine> Space<'m, M> {
 
     /// Takes one entry of a page that is on a device, or says why it stays.
     #[inline(always)]
-    fn take_home(self, leaf: &LeafTable<'m, M>, page: Page, owed: &mut OwedFlush) -> Slot {
-        match leaf.load(page).decode() {
-            Entry::Device { frame, .. } => self.take_from_device(leaf, page, frame),
+    fn take_home(
+        self,
+        leaf: &LeafTable<'m, M>,
+        place: Place,
+        devices: &mut LastDevice<'m, M>,
+        owed: &mut OwedFlush,
+    ) -> Slot {
+        let seen = leaf.load(place);
+        // Most pages that come home: on a private device.
+        if let Some(frame) = seen.device_frame() {
+            if !devices.of(frame).descriptor(frame).try_lock_page() {
+                return Slot::stays(Reason::Busy);
+            }
+            let (owner, flags) = (self.manager.machine.cpu(), LeafFlags::empty());
+            let saved = leaf.swap(place, Entry::Migrating { frame: frame.into(), flags, owner }.encode());
+            return Slot { saved, source: Source::of(frame.into()), state: SlotState::Taken };
+        }
+        self.take_coherent_home(leaf, place.page(), seen, owed)
+    }
+
+    /// The same for a page that is on no private device.
+    #[inline(never)]
+    fn take_coherent_home(self, leaf: &LeafTable<'m, M>, page: Page, seen: RawEntry, owed: &mut OwedFlush) -> Slot {
+        match seen.decode() {
             Entry::Present { frame, .. } => match self.manager.frame_behind(frame) {
                 AnyFrame::Device(frame) => {
-                    let slot = self.take_from_device(leaf, page, frame);
-                    if slot.saved.is_present() {
-                        owed.owe(PageRange::of_page(page));
+                    if !self.manager.device_descriptor(frame).try_lock_page() {
+                        return Slot::stays(Reason::Busy);
                     }
-                    slot
+                    owed.owe(PageRange::of_page(page));
+                    self.take_entry(leaf, page, frame.into())
                 }
                 AnyFrame::System(_) => Slot::stays(Reason::AlreadyThere),
             },
@@ -182,16 +203,8 @@ impl<'m, M: Machine> Space<'m, M> {
             Entry::Empty => Slot::stays(Reason::Empty),
             Entry::Poison => Slot::stays(Reason::Poisoned),
             Entry::Swap { .. } => Slot::stays(Reason::SwappedOut),
-            Entry::Migrating { .. } | Entry::Unknown(_) => Slot::stays(Reason::Busy),
+            Entry::Device { .. } | Entry::Migrating { .. } | Entry::Unknown(_) => Slot::stays(Reason::Busy),
         }
-    }
-
-    #[inline(always)]
-    fn take_from_device(self, leaf: &LeafTable<'m, M>, page: Page, frame: DeviceFrame) -> Slot {
-        if !self.manager.device_descriptor(frame).try_lock_page() {
-            return Slot::stays(Reason::Busy);
-        }
-        self.take_entry(leaf, page, frame.into())
     }
 
     /// What follows once the entries are `Migrating` and flushed.
@@ -228,9 +241,10 @@ impl<'m, M: Machine> Space<'m, M> {
         let is_taken = |slot: &&mut Slot| slot.state == SlotState::Taken;
         let count = batch.slots.as_mut().iter_mut().filter(is_taken).count();
         let mut frames = manager.memory.take_many(machine, count as u64);
+        let mut devices = LastDevice::new(manager);
         for slot in batch.slots.as_mut().iter_mut().filter(is_taken) {
             let Some(source) = slot.source.device() else { continue };
-            let device = manager.device_of(source);
+            let device = devices.of(source);
             if device.is_lost() {
                 slot.state = SlotState::Lost;
                 continue;

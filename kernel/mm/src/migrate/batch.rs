@@ -243,25 +243,32 @@ impl<'m, M: Machine, S: AsMut<[Slot]>> Batch<'m, M, S> {
     /// Counts how the pages ended.
     pub(crate) fn report(&mut self) -> Report {
         let mut report = Report::default();
-        let (space, range) = (self.space, self.range);
-        for (index, slot) in (0..).zip(self.slots.as_mut().iter()) {
+        for slot in self.slots.as_mut() {
             match slot.state {
-                SlotState::Moved => {
-                    report.moved += 1;
-                    let page = range.page(index);
-                    record(&space.manager.machine, || Event::Moved { space: space.id(), page });
-                }
-                SlotState::Stays(reason) => {
-                    report.stayed.add(reason);
-                    let page = range.page(index);
-                    record(&space.manager.machine, || Event::Stays { space: space.id(), page, reason });
-                }
+                SlotState::Moved => report.moved += 1,
+                SlotState::Stays(reason) => report.stayed.add(reason),
                 state => debug_assert!(false, "a page is left in {state:?}"),
             }
         }
+        self.tell_ends();
         self.end();
         self.tell(Phase::Done { moved: report.moved, stayed: report.stayed.total() });
         report
+    }
+
+    /// Tells how each page ended.
+    fn tell_ends(&mut self) {
+        let (machine, space, range) = (&self.space.manager.machine, self.space.id(), self.range);
+        if !machine.is_traced() {
+            return;
+        }
+        for (page, slot) in (0..).map(|index| range.page(index)).zip(self.slots.as_mut()) {
+            match slot.state {
+                SlotState::Moved => record(machine, || Event::Moved { space, page }),
+                SlotState::Stays(reason) => record(machine, || Event::Stays { space, page, reason }),
+                _ => {}
+            }
+        }
     }
 
     #[cold]

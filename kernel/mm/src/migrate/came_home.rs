@@ -1,11 +1,12 @@
 //! The last step of the way home: the new entry is written, or the old one again, and the device frame is cleared and freed.
-use x86_64::structures::paging::{Page, PhysFrame};
+use x86_64::structures::paging::PhysFrame;
 
 use super::batch::{Batch, Slots};
 use super::slot::{Slot, SlotState};
-use crate::frame::{DeviceMemory, FreedDeviceFrames, frame_of};
+use crate::frame::{DeviceMemory, FreedDeviceFrames, Origin, frame_of};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
+use crate::page_table::leaf_table::Place;
 use crate::space::{Area, Protection, Resident, Space};
 use crate::stats::Reason;
 
@@ -15,22 +16,25 @@ pub(super) fn finalize<M: Machine, S: AsMut<[Slot]>>(batch: &mut Batch<'_, M, S>
     let (area, for_fault) = (batch.area, batch.is_for_fault());
     batch.for_each_table(|space, leaf, part, slots| {
         let mut finished = CameHome { space, moved: 0, device: None };
+        let origin = area.origin_of(part.start());
         for (index, slot) in (0..).zip(slots) {
-            let page = part.page(index);
+            let place = Place::of(part, index);
             match slot.state {
                 SlotState::Copied(target) => {
-                    let entry = space.commit_home(page, slot, &area, frame_of(target), for_fault);
-                    leaf.swap(page, entry);
+                    let entry = space.commit_home(origin.after(index), slot, &area, frame_of(target), for_fault);
+                    leaf.swap(place, entry);
                     finished.let_go(slot);
                     slot.state = SlotState::Moved;
                 }
                 SlotState::Lost => {
-                    leaf.swap(page, Entry::Poison.encode());
+                    leaf.swap(place, Entry::Poison.encode());
                     space.free_device_source(slot);
                     space.manager.statistics.count_poisoned(1);
                     slot.state = SlotState::Stays(Reason::Poisoned);
                 }
-                SlotState::GivingUp(reason) => Batch::<M, Slots>::give_back(space, leaf, page, slot, reason),
+                SlotState::GivingUp(reason) => {
+                    Batch::<M, Slots>::give_back(space, leaf, place.page(), slot, reason);
+                }
                 _ => {}
             }
         }
@@ -39,11 +43,11 @@ pub(super) fn finalize<M: Machine, S: AsMut<[Slot]>>(batch: &mut Batch<'_, M, S>
 }
 
 impl<M: Machine> Space<'_, M> {
-    /// Makes `target` the frame of `page`; returns the entry to write.
-    #[inline]
-    fn commit_home(self, page: Page, slot: &Slot, area: &Area, target: PhysFrame, for_fault: bool) -> RawEntry {
+    /// Makes `target` the frame of the page of `origin`; returns the entry to write.
+    #[inline(always)]
+    fn commit_home(self, origin: Origin, slot: &Slot, area: &Area, target: PhysFrame, for_fault: bool) -> RawEntry {
         let descriptor = self.manager.memory.descriptor(target);
-        descriptor.map(area.origin_of(page), 1);
+        descriptor.map(origin, 1);
         // Dirty, because the only other copy is about to be cleared. Writable only where both the entry and the area say so.
         let mut flags = area.protection.read_only_flags() | LeafFlags::DIRTY;
         if for_fault || self.state.has_waiting_faults() {
@@ -82,18 +86,17 @@ impl<M: Machine> CameHome<'_, M> {
     fn let_go(&mut self, slot: &Slot) {
         let Some(source) = slot.source.device() else { return };
         let manager = self.space.manager;
-        let device = manager.device_of(source);
         self.moved += 1;
-        let descriptor = device.descriptor(source);
-        if descriptor.mappings() != 1 || !descriptor.end_mappings() {
-            self.space.drop_locked_device_frame(source);
-            return;
-        }
-        if self.device.as_ref().is_none_or(|(freed, _)| freed.id() != device.id()) {
+        if self.device.as_ref().is_none_or(|(device, _)| device.id() != source.device()) {
             self.free();
         }
-        let (_, freed) = self.device.get_or_insert((device, FreedDeviceFrames::new()));
-        device.free_later(&manager.machine, freed, source);
+        let (device, freed) = self.device.get_or_insert_with(|| (manager.device_of(source), FreedDeviceFrames::new()));
+        let descriptor = device.descriptor(source);
+        if descriptor.mappings() == 1 && descriptor.end_mappings() {
+            device.free_later(&manager.machine, freed, source, descriptor);
+        } else {
+            self.space.drop_locked_device_frame(source);
+        }
     }
 
     fn free(&mut self) {

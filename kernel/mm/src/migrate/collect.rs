@@ -10,7 +10,7 @@ use crate::frame::{AnyFrame, DeviceFrame, DeviceId, DeviceMemory, FrameKind, Out
 use crate::machine::{CpuId, Machine};
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::{OwedFlush, Weakened};
-use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::leaf_table::{LeafTable, Place};
 use crate::page_table::walk;
 use crate::space::{Space, taken_back};
 use crate::stats::Reason;
@@ -101,16 +101,16 @@ impl<'m, M: Machine> Space<'m, M> {
             let table = walk::populate(machine, &manager.memory, self.root(), part.start(), allocate)
                 .map_err(|OutOfFrames| MigrateError::NoMemory)?;
             let leaf = LeafTable::lock(machine, &manager.memory, table);
-            let mut weakened = Weakened::default();
+            let mut weakened = Weakened::NONE;
             for (index, slot) in (0..).zip(mine) {
-                let page = part.page(index);
                 if mode == Mode::Stop
-                    && let Some(taken) = self.take_plain(&leaf, page, owner)
+                    && let Some(taken) = self.take_plain(&leaf, Place::of(part, index), owner)
                 {
                     *slot = taken;
                     weakened.note(index);
                     continue;
                 }
+                let page = part.page(index);
                 let taken = match slot.state {
                     SlotState::Unseen => self.take(&leaf, page, device, mode),
                     _ => Ok(self.take_protected(&leaf, page, *slot, device)),
@@ -130,18 +130,18 @@ impl<'m, M: Machine> Space<'m, M> {
     /// Takes what most entries are: present, of a page in RAM that nobody else works on, that need not stay and is not in the swap
     /// cache. `None`, and nothing has changed, where it is anything else.
     #[inline(always)]
-    fn take_plain(self, leaf: &LeafTable<'m, M>, page: Page, owner: CpuId) -> Option<Slot> {
-        let seen = leaf.load(page);
+    fn take_plain(self, leaf: &LeafTable<'m, M>, place: Place, owner: CpuId) -> Option<Slot> {
+        let seen = leaf.load(place);
         let Entry::Present { frame, flags } = seen.decode() else { return None };
         let descriptor = self.manager.memory.descriptor_of(frame)?;
         if !flags.contains(LeafFlags::ACCESSED) && descriptor.stays() || !descriptor.try_lock_page() {
             return None;
         }
-        if descriptor.swap_slot().is_some() {
+        if descriptor.is_swap_cached() {
             descriptor.unlock();
             return None;
         }
-        let saved = leaf.update_seen(page, seen, |raw| {
+        let saved = leaf.update_seen(place, seen, |raw| {
             Entry::Migrating { frame: frame.into(), flags: raw.flags() & LeafFlags::CARRIED, owner }.encode()
         });
         Some(Slot { saved, source: Source::of(frame.into()), state: SlotState::Taken })

@@ -1,13 +1,14 @@
 //! Phase four: `Migrating` becomes `Device`, or present in the memory of a coherent device, or again what it was.
-use x86_64::structures::paging::{Page, PhysFrame};
+use x86_64::structures::paging::PhysFrame;
 
 use super::batch::{Batch, Slots};
 use super::slot::{Slot, SlotState};
 use super::{Copied, Report};
-use crate::frame::{DeviceFrame, DeviceId, DeviceMemory, FreedFrames};
+use crate::address::PageRange;
+use crate::frame::{DeviceFrame, DeviceId, DeviceMemory, FreedFrames, Origin};
 use crate::machine::Machine;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
-use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::leaf_table::{LeafTable, Place};
 use crate::space::{Area, Protection, Resident, Space};
 use crate::stats::Reason;
 use crate::trace::Phase;
@@ -22,15 +23,17 @@ pub(super) fn finalize<M: Machine>(copied: Copied<'_, M>) -> Report {
     }
     finalize_others(&mut batch, id);
     batch.for_each_table(|space, leaf, part, slots| {
-        let mut finished = Finished { space, leaf, device, area: &area, moved: 0, freed: FreedFrames::new() };
+        let origin = area.origin_of(part.start());
+        let mut finished =
+            Finished { space, leaf, part, origin, device, area: &area, moved: 0, freed: FreedFrames::new() };
         for (index, slot) in (0..).zip(slots) {
             match slot.state {
                 SlotState::Copied(target) => {
-                    let (page, target) = (part.page(index), DeviceFrame::new(id, target));
+                    let target = DeviceFrame::new(id, target);
                     if shared {
-                        finished.commit_shared(page, slot, target);
+                        finished.commit_shared(index, slot, target);
                     } else {
-                        finished.commit(page, slot, target);
+                        finished.commit(index, slot, target);
                     }
                 }
                 SlotState::GivingUp(reason) => {
@@ -71,6 +74,9 @@ fn finalize_others<M: Machine>(batch: &mut Batch<'_, M, Slots>, device: DeviceId
 struct Finished<'m, 'a, M: Machine> {
     space: Space<'m, M>,
     leaf: &'a LeafTable<'m, M>,
+    /// Its part of the range, and the origin of the first page of that.
+    part: PageRange,
+    origin: Origin,
     device: &'m DeviceMemory<M::Descriptors>,
     area: &'a Area,
     /// Pages that were in RAM frames and are not counted as the device's yet.
@@ -82,35 +88,35 @@ struct Finished<'m, 'a, M: Machine> {
 impl<M: Machine> Finished<'_, '_, M> {
     /// Writes the entry of a page on the device that only this space maps, then lets go of the RAM frame.
     #[inline(always)]
-    fn commit(&mut self, page: Page, slot: &mut Slot, target: DeviceFrame) {
+    fn commit(&mut self, index: u64, slot: &mut Slot, target: DeviceFrame) {
         // It may die at any time. Until the first entry names its frame, the page is whole in RAM.
         if self.device.is_lost() {
-            return self.give_up(page, slot, target, Reason::DeviceLost);
+            return self.give_up(index, slot, target, Reason::DeviceLost);
         }
-        self.device.descriptor(target).map(self.area.origin_of(page), 1);
-        self.replace(page, slot, target);
+        self.device.descriptor(target).map(self.origin.after(index), 1);
+        self.replace(index, slot, target);
     }
 
     /// The same for a page that other spaces may map: their entries were written before, and the frame mapped for all of them.
-    fn commit_shared(&mut self, page: Page, slot: &mut Slot, target: DeviceFrame) {
+    fn commit_shared(&mut self, index: u64, slot: &mut Slot, target: DeviceFrame) {
         if self.device.descriptor(target).mappings() == 0 {
-            self.commit(page, slot, target)
+            self.commit(index, slot, target)
         } else {
-            self.replace(page, slot, target)
+            self.replace(index, slot, target)
         }
     }
 
     #[inline(always)]
-    fn replace(&mut self, page: Page, slot: &mut Slot, target: DeviceFrame) {
+    fn replace(&mut self, index: u64, slot: &mut Slot, target: DeviceFrame) {
         let manager = self.space.manager;
         let Some(source) = slot.source.system().filter(|source| *source != manager.zero_frame) else {
-            return self.replace_empty(page, slot, target);
+            return self.replace_empty(index, slot, target);
         };
-        self.write(page, slot, target, slot.saved.flags());
+        self.write(index, slot, target, slot.saved.flags());
         self.moved += 1;
         let descriptor = manager.memory.descriptor(source);
         if descriptor.end_mappings() {
-            manager.memory.free_later(&manager.machine, &mut self.freed, source);
+            manager.memory.free_later(&manager.machine, &mut self.freed, source, descriptor);
         } else {
             self.let_go_of_used(source);
         }
@@ -130,10 +136,10 @@ impl<M: Machine> Finished<'_, '_, M> {
     }
 
     /// A page that had no frame is new to its space, and stays where that would exceed the limit.
-    fn replace_empty(&mut self, page: Page, slot: &mut Slot, target: DeviceFrame) {
+    fn replace_empty(&mut self, index: u64, slot: &mut Slot, target: DeviceFrame) {
         if self.space.try_charge(Resident::Device, 1).is_err() {
             self.device.descriptor(target).remove_mappings(1);
-            return self.give_up(page, slot, target, Reason::OverLimit);
+            return self.give_up(index, slot, target, Reason::OverLimit);
         }
         if slot.saved.is_present() {
             self.space.uncharge(Resident::Zero, 1);
@@ -141,13 +147,13 @@ impl<M: Machine> Finished<'_, '_, M> {
         // An empty entry remembers no protection: its page is as writable as its area is now.
         let mut flags = self.area.protection.read_only_flags();
         flags.set(LeafFlags::WRITABLE, self.area.protection.contains(Protection::WRITE));
-        self.write(page, slot, target, flags);
+        self.write(index, slot, target, flags);
     }
 
     #[inline(always)]
-    fn write(&self, page: Page, slot: &mut Slot, target: DeviceFrame, flags: LeafFlags) {
-        let entry = self.space.manager.entry_at_rest(target.into(), flags, self.area.protection);
-        let migrating: RawEntry = self.leaf.swap(page, entry);
+    fn write(&self, index: u64, slot: &mut Slot, target: DeviceFrame, flags: LeafFlags) {
+        let entry = self.device.entry_at_rest(target, flags, self.area.protection);
+        let migrating: RawEntry = self.leaf.swap(Place::of(self.part, index), entry);
         debug_assert!(
             matches!(migrating.decode(), Entry::Migrating { .. }),
             "somebody changed our entry to {migrating:?}"
@@ -156,9 +162,9 @@ impl<M: Machine> Finished<'_, '_, M> {
     }
 
     #[cold]
-    fn give_up(&self, page: Page, slot: &mut Slot, target: DeviceFrame, reason: Reason) {
+    fn give_up(&self, index: u64, slot: &mut Slot, target: DeviceFrame, reason: Reason) {
         self.space.manager.free_any(target.into());
-        Batch::<M, Slots>::give_back(self.space, self.leaf, page, slot, reason);
+        Batch::<M, Slots>::give_back(self.space, self.leaf, self.part.page(index), slot, reason);
     }
 
     /// Counts the pages and frees their frames; the table is still locked.

@@ -217,6 +217,15 @@ impl RawEntry {
         }
     }
 
+    /// The device frame of a `Device` entry: what [`Self::decode`] says, in one comparison.
+    #[inline(always)]
+    pub(crate) fn device_frame(self) -> Option<DeviceFrame> {
+        // Bit 51 of the inverted payload is set where the payload is within its limit.
+        const FREE: u64 = MAX_PAYLOAD << PAYLOAD_SHIFT | LeafFlags::WRITABLE.bits();
+        let is_device = self.0 & !FREE == special(kind::DEVICE, 0) & !FREE;
+        is_device.then(|| device_frame((!self.0 >> PAYLOAD_SHIFT) & MAX_PAYLOAD))
+    }
+
     /// What the bits mean.
     #[inline(always)]
     pub fn decode(self) -> Entry {

@@ -81,25 +81,29 @@ impl OwedFlush {
     }
 }
 
-/// The first and the last page of a part whose present entry was weakened.
-#[derive(Default)]
+/// The bounds of the pages of a part whose present entries were weakened.
 pub(crate) struct Weakened {
-    bounds: Option<(u64, u64)>,
+    first: u64,
+    /// One after the last; 0 where there is none.
+    end: u64,
 }
 
 impl Weakened {
+    /// None so far.
+    pub(crate) const NONE: Self = Self { first: u64::MAX, end: 0 };
+
     /// Notes a page; they come in ascending order.
     #[inline(always)]
     pub(crate) fn note(&mut self, index: u64) {
-        let first = self.bounds.map_or(index, |(first, _)| first);
-        self.bounds = Some((first, index));
+        self.first = self.first.min(index);
+        self.end = index + 1;
     }
 
     /// Owes for what was noted.
     #[inline]
     pub(crate) fn owe(&self, part: PageRange, owed: &mut OwedFlush) {
-        if let Some((first, last)) = self.bounds {
-            owed.owe(part.part(first, last - first + 1));
+        if self.end > 0 {
+            owed.owe(part.part(self.first, self.end - self.first));
         }
     }
 }

@@ -1,13 +1,47 @@
 //! A locked level-1 table: the only way to change a leaf entry.
 use x86_64::structures::paging::page_table::PageTableLevel;
-use x86_64::structures::paging::{Page, PhysFrame};
+use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
 
 use super::entry::RawEntry;
 use super::slot::EntrySlot;
+use crate::address::PageRange;
 use crate::frame::{Descriptor, SystemMemory};
 use crate::lock::{Held, Level, Taken, WriteGuard};
 use crate::machine::Machine;
 use crate::trace::{Event, record};
+
+/// A page, and where its entry stands in its table. The page is worked out where it is wanted only: most loops over a table need it
+/// only where somebody is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    first: Page,
+    /// How many pages after the first.
+    nth: u64,
+    index: PageTableIndex,
+}
+
+impl From<Page> for Place {
+    #[inline(always)]
+    fn from(page: Page) -> Self {
+        Self { first: page, nth: 0, index: page.p1_index() }
+    }
+}
+
+impl Place {
+    /// The place of the page `index` pages after the first of `part`, all of which one table maps.
+    #[inline(always)]
+    pub(crate) fn of(part: PageRange, index: u64) -> Self {
+        let first = part.start();
+        let at = u64::from(first.p1_index()) + index;
+        Self { first, nth: index, index: PageTableIndex::new_truncate(at as u16) }
+    }
+
+    /// The page.
+    #[inline(always)]
+    pub(crate) fn page(self) -> Page {
+        self.first + self.nth
+    }
+}
 
 /// The right to change the entries of one level-1 table, given back on drop.
 ///
@@ -40,41 +74,44 @@ impl<'m, M: Machine> LeafTable<'m, M> {
         Self { machine, descriptor: memory.descriptor(table), table, held: None }
     }
 
-    /// The entry of `page`, which this table maps.
+    /// The entry of a page that this table maps.
     #[inline(always)]
-    pub(crate) fn load(&self, page: Page) -> RawEntry {
-        self.machine.load_entry(self.slot(page))
+    pub(crate) fn load(&self, page: impl Into<Place>) -> RawEntry {
+        self.machine.load_entry(self.slot(page.into()))
     }
 
-    /// Writes the entry of `page` and returns what stood there.
+    /// Writes the entry of a page and returns what stood there.
     #[inline(always)]
-    pub(crate) fn swap(&self, page: Page, new: RawEntry) -> RawEntry {
-        let old = self.machine.swap_entry(self.slot(page), new);
-        self.tell(page, old, new);
+    pub(crate) fn swap(&self, page: impl Into<Place>, new: RawEntry) -> RawEntry {
+        let place = page.into();
+        let old = self.machine.swap_entry(self.slot(place), new);
+        self.tell(place, old, new);
         old
     }
 
-    /// Replaces the entry of `page` by what `change` makes of it, atomically against the bits that a CPU may set
+    /// Replaces the entry of a page by what `change` makes of it, atomically against the bits that a CPU may set
     /// meanwhile; returns the entry that was replaced. `change` may be called more than once.
     #[inline(always)]
-    pub(crate) fn update(&self, page: Page, change: impl FnMut(RawEntry) -> RawEntry) -> RawEntry {
-        self.update_seen(page, self.load(page), change)
+    pub(crate) fn update(&self, page: impl Into<Place>, change: impl FnMut(RawEntry) -> RawEntry) -> RawEntry {
+        let place = page.into();
+        self.update_seen(place, self.load(place), change)
     }
 
     /// The same, where the entry was just seen to be `current`.
     #[inline(always)]
     pub(crate) fn update_seen(
         &self,
-        page: Page,
+        page: impl Into<Place>,
         mut current: RawEntry,
         mut change: impl FnMut(RawEntry) -> RawEntry,
     ) -> RawEntry {
-        let slot = self.slot(page);
+        let place = page.into();
+        let slot = self.slot(place);
         loop {
             let new = change(current);
             match self.machine.compare_exchange_entry(slot, current, new) {
                 Ok(()) => {
-                    self.tell(page, current, new);
+                    self.tell(place, current, new);
                     return current;
                 }
                 Err(now) => current = now,
@@ -84,10 +121,19 @@ impl<'m, M: Machine> LeafTable<'m, M> {
 
     /// Tells of a change while the lock is held, so that changes of one entry are told in their order.
     #[inline(always)]
-    fn tell(&self, page: Page, old: RawEntry, new: RawEntry) {
+    fn tell(&self, place: Place, old: RawEntry, new: RawEntry) {
+        if self.machine.is_traced() {
+            self.tell_listening(place.first, place.nth, old, new);
+        }
+    }
+
+    /// Apart, so that loops over a table keep their values in registers.
+    #[cold]
+    #[inline(never)]
+    fn tell_listening(&self, first: Page, nth: u64, old: RawEntry, new: RawEntry) {
         record(self.machine, || Event::Entry {
             space: self.descriptor.table_owner(),
-            address: page.start_address(),
+            address: (first + nth).start_address(),
             level: PageTableLevel::One,
             old,
             new,
@@ -95,8 +141,8 @@ impl<'m, M: Machine> LeafTable<'m, M> {
     }
 
     #[inline(always)]
-    fn slot(&self, page: Page) -> EntrySlot {
-        EntrySlot::new(self.table, page.p1_index())
+    fn slot(&self, place: Place) -> EntrySlot {
+        EntrySlot::new(self.table, place.index)
     }
 }
 

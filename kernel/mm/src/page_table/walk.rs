@@ -164,19 +164,20 @@ pub(super) fn table_for<'m, M: Machine, E>(
     Ok(Ok(table))
 }
 
-/// Frees the level-1 to level-3 tables that map nothing but addresses in `floor..ceiling`, whose leaf entries are all empty.
+/// Frees the level-1 to level-3 tables that map an address of `part` and nothing outside of `gap`, whose leaf entries are all empty.
 ///
-/// `floor` and `ceiling` are the borders of the neighbouring areas. The caller holds the areas exclusively and has paid its flushes.
+/// The gap ends at the neighbouring areas. The caller holds the areas exclusively and has paid its flushes.
 /// Paging-structure caches may still hold an upper entry: `flush` is called once the entries are cut and before a frame is freed.
 pub(crate) fn free_tables<M: Machine>(
     machine: &M,
     memory: &SystemMemory<M::Descriptors>,
     root: PhysFrame,
-    range: core::ops::Range<u64>,
+    part: core::ops::Range<u64>,
+    gap: core::ops::Range<u64>,
     flush: impl FnOnce(),
 ) {
     let mut head = NO_FRAME;
-    cut_below(machine, memory, root, PageTableLevel::Four, 0, &range, &mut head);
+    cut_below(machine, memory, root, PageTableLevel::Four, 0, &Cut { part, gap }, &mut head);
     if head == NO_FRAME {
         return;
     }
@@ -188,28 +189,34 @@ pub(crate) fn free_tables<M: Machine>(
     }
 }
 
-/// Cuts the tables below `table` that map nothing outside `range`, and puts them into the list at `head`.
+/// Which tables are cut: those that map an address of `part` and nothing outside of `gap`, which holds it.
+struct Cut {
+    part: core::ops::Range<u64>,
+    gap: core::ops::Range<u64>,
+}
+
+/// Cuts tables below `table`, and puts them into the list at `head`.
 fn cut_below<M: Machine>(
     machine: &M,
     memory: &SystemMemory<M::Descriptors>,
     table: PhysFrame,
     level: PageTableLevel,
     base: u64,
-    range: &core::ops::Range<u64>,
+    cut: &Cut,
     head: &mut u32,
 ) {
     let Some(below) = level.next_lower_level() else { return };
     let span = level.entry_address_space_alignment();
     // The upper half belongs to the kernel and is shared by all spaces.
     let entries = if level == PageTableLevel::Four { 256 } else { 512 };
-    let first = range.start.saturating_sub(base) / span;
-    let last = range.end.saturating_sub(base).div_ceil(span).min(entries);
+    let first = cut.part.start.saturating_sub(base) / span;
+    let last = cut.part.end.saturating_sub(base).div_ceil(span).min(entries);
     for index in first..last {
         let start = base + index * span;
         let slot = EntrySlot::new(table, PageTableIndex::new_truncate(index as u16));
         let Some(child) = next_table(machine.load_entry(slot)) else { continue };
-        cut_below(machine, memory, child, below, start, range, head);
-        if range.start <= start && start + span <= range.end {
+        cut_below(machine, memory, child, below, start, cut, head);
+        if cut.gap.start <= start && start + span <= cut.gap.end {
             let old = machine.swap_entry(slot, RawEntry::EMPTY);
             record(machine, || Event::Entry {
                 space: memory.descriptor(table).table_owner(),

@@ -8,7 +8,7 @@ use crate::manager::MemoryManager;
 use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, RawEntry};
 use crate::page_table::flush::{OwedFlush, Weakened};
-use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::leaf_table::{LeafTable, Place};
 use crate::page_table::walk;
 use crate::trace::{Event, record};
 
@@ -139,7 +139,7 @@ impl ZappedFrames {
             let frame = frame_of(self.head);
             self.head = descriptor.link().1;
             if descriptor.end_sole_mapping() {
-                manager.memory.free_later(&manager.machine, &mut freed, frame);
+                manager.memory.free_later(&manager.machine, &mut freed, frame, descriptor);
             } else {
                 manager.drop_mapping(frame);
             }
@@ -198,7 +198,7 @@ impl<M: Machine> Space<'_, M> {
             self.zap_piece(&area, area.range, &mut zapped);
             zapped.pay(self);
             self.tell_areas(area.range, None);
-            self.free_tables(areas.gap_around(area.range));
+            self.free_tables(area.range, areas.gap_around(area.range));
             return Err(error);
         }
         Ok(areas.insert(area)?)
@@ -217,7 +217,7 @@ impl<M: Machine> Space<'_, M> {
         self.zap(&areas, range);
         areas.remove_inside(range);
         self.tell_areas(range, None);
-        self.free_tables(areas.gap_around(range));
+        self.free_tables(range, areas.gap_around(range));
         Ok(())
     }
 
@@ -248,7 +248,7 @@ impl<M: Machine> Space<'_, M> {
             self.tell_areas(area.range, None);
         }
         drop(areas.take_all());
-        self.free_tables(0..u64::MAX);
+        self.free_tables(PageRange::everything(), 0..u64::MAX);
         Ok(())
     }
 
@@ -258,7 +258,9 @@ impl<M: Machine> Space<'_, M> {
         record(&self.manager.machine, || Event::Areas { space: self.id(), range, area });
     }
 
-    pub(super) fn free_tables(self, gap: core::ops::Range<u64>) {
+    /// Frees the tables that map part of `range`, where no area is any more, and nothing outside of `gap`, the gap around it. There are
+    /// no others: where an area ends, its tables go or map another one.
+    pub(super) fn free_tables(self, range: PageRange, gap: core::ops::Range<u64>) {
         let manager = self.manager;
         // A CPU may have cached the path to a table (Intel SDM 3A 4.10.3), also where it cached no leaf below it.
         let forget_paths = || {
@@ -266,7 +268,8 @@ impl<M: Machine> Space<'_, M> {
             owed.owe_lower_half();
             owed.pay(&manager.machine, self.state, &manager.statistics);
         };
-        walk::free_tables(&manager.machine, &manager.memory, self.root(), gap, forget_paths);
+        let part = range.start_address().as_u64()..range.end();
+        walk::free_tables(&manager.machine, &manager.memory, self.root(), part, gap, forget_paths);
     }
 
     /// Empties the entries of `range`: one flush, then the frames go.
@@ -286,13 +289,13 @@ impl<M: Machine> Space<'_, M> {
         for part in piece.by_leaf_table() {
             let Some(table) = walk::leaf_table(&manager.machine, self.root(), part.start()) else { continue };
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
-            let (mut weakened, mut in_ram) = (Weakened::default(), 0);
+            let (mut weakened, mut in_ram) = (Weakened::NONE, 0);
             for index in 0..part.pages() {
-                let page = part.page(index);
-                if leaf.load(page) == RawEntry::EMPTY {
+                let place = Place::of(part, index);
+                if leaf.load(place) == RawEntry::EMPTY {
                     continue;
                 }
-                let old = leaf.swap(page, RawEntry::EMPTY);
+                let old = leaf.swap(place, RawEntry::EMPTY);
                 if old.is_present() {
                     weakened.note(index);
                 }

@@ -6,7 +6,7 @@ use crate::manager::MemoryManager;
 use crate::notify::InvalidationReason;
 use crate::page_table::entry::{Entry, LeafFlags, RawEntry};
 use crate::page_table::flush::{OwedFlush, Weakened};
-use crate::page_table::leaf_table::LeafTable;
+use crate::page_table::leaf_table::{LeafTable, Place};
 use crate::page_table::walk;
 use x86_64::structures::paging::Page;
 
@@ -35,21 +35,16 @@ impl<M: Machine> Space<'_, M> {
             let Some(table) = walk::leaf_table(&manager.machine, self.root(), part.start()) else { continue };
             let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
             let rights = Rights::of(area, protection);
-            let mut weakened = Weakened::default();
-            for index in 0..part.pages() {
-                let page = part.page(index);
-                let current = leaf.load(page);
-                // Most entries: a mask.
-                if let Some(rights) = rights.filter(|_| current.is_present()) {
-                    if rights.given_to(current) != current {
-                        leaf.update_seen(page, current, |raw| rights.given_to(raw));
+            let (mut weakened, mut index) = (Weakened::NONE, 0);
+            while index < part.pages() {
+                if let Some(rights) = rights {
+                    index = protect_present(&leaf, part, index, rights, &mut weakened);
+                }
+                if index < part.pages() {
+                    if self.protect_other(area, &leaf, Place::of(part, index), protection) {
                         weakened.note(index);
                     }
-                    continue;
-                }
-                let new = |raw| protected(manager, area, page, raw, protection);
-                if new(current) != current && leaf.update(page, new).is_present() {
-                    weakened.note(index);
+                    index += 1;
                 }
             }
             weakened.owe(part, &mut owed);
@@ -61,6 +56,14 @@ impl<M: Machine> Space<'_, M> {
             self.tell_areas(area.range.intersection(range).unwrap_or(area.range), Some(area));
         }
         Ok(())
+    }
+
+    /// Protects an entry that needs more than a mask; whether a present one was weakened.
+    #[inline(never)]
+    fn protect_other(self, area: &Area, leaf: &LeafTable<'_, M>, place: Place, protection: Protection) -> bool {
+        let new = |raw| protected(self.manager, area, place.page(), raw, protection);
+        let current = leaf.load(place);
+        new(current) != current && leaf.update(place, new).is_present()
     }
 }
 
@@ -86,6 +89,31 @@ impl Rights {
     fn given_to(self, present: RawEntry) -> RawEntry {
         present.with_flags(self.kept, self.given)
     }
+}
+
+/// Protects the entries of `part` from the one at `index` on, as long as they are present, and returns where that ends. Apart, because
+/// it is most of the work, and short.
+#[inline(never)]
+fn protect_present<M: Machine>(
+    leaf: &LeafTable<'_, M>,
+    part: PageRange,
+    mut index: u64,
+    rights: Rights,
+    weakened: &mut Weakened,
+) -> u64 {
+    while index < part.pages() {
+        let place = Place::of(part, index);
+        let current = leaf.load(place);
+        if !current.is_present() {
+            break;
+        }
+        if rights.given_to(current) != current {
+            leaf.update_seen(place, current, |raw| rights.given_to(raw));
+            weakened.note(index);
+        }
+        index += 1;
+    }
+    index
 }
 
 /// The entry under its new protection: weaker, or accessible again, but never writable where it was not.

@@ -113,7 +113,7 @@ impl<M: Machine> Space<'_, M> {
             Ok(areas.split_around(range)?)
         });
         if let Err(error) = prepared {
-            self.free_tables(areas.gap_around(new_range));
+            self.free_tables(new_range, areas.gap_around(new_range));
             return Err(error);
         }
         let mut owed = OwedFlush::new();
@@ -135,7 +135,7 @@ impl<M: Machine> Space<'_, M> {
         match leave {
             Leave::Nothing => {
                 self.tell_areas(range, None);
-                self.free_tables(areas.gap_around(range));
+                self.free_tables(range, areas.gap_around(range));
             }
             // Fresh pages, so an origin of their own: the old one went with the pages.
             Leave::Empty => areas.insert(Area::new(range, piece.protection, piece.kind))?,
