@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use ferry_protocol::trace::{Event, Phase, Record};
 
 use super::stream::Stream;
+use crate::json::Json;
 
 /// The one process of the trace: the machine.
 const PROCESS: u32 = 1;
@@ -108,7 +109,7 @@ fn arguments(record: &Record) -> String {
         Event::FaultRaised { address, instruction, code } => {
             format!("\"address\":\"{address:#x}\",\"instruction\":\"{instruction:#x}\",\"code\":{code}")
         }
-        Event::FaultHandled { outcome, .. } => format!("\"outcome\":\"{outcome}\""),
+        Event::FaultHandled { outcome, .. } => format!("\"outcome\":{}", quoted(outcome)),
         Event::Migration { pages, phase: Phase::Done(moved, stayed), .. } => {
             format!("\"pages\":{pages},\"moved\":{moved},\"stayed\":{stayed}")
         }
@@ -116,13 +117,18 @@ fn arguments(record: &Record) -> String {
         Event::Entry { address, level, old, new, .. } => {
             format!("\"address\":\"{address:#x}\",\"level\":{level},\"old\":\"{old:#x}\",\"new\":\"{new:#x}\"")
         }
-        Event::Stays { address, reason, .. } => format!("\"address\":\"{address:#x}\",\"reason\":\"{reason}\""),
+        Event::Stays { address, reason, .. } => format!("\"address\":\"{address:#x}\",\"reason\":{}", quoted(reason)),
         Event::Flush { cpus, pages, .. } => match pages {
             Some((start, pages)) => format!("\"cpus\":{cpus},\"start\":\"{start:#x}\",\"pages\":{pages}"),
             None => format!("\"cpus\":{cpus},\"pages\":\"all of the lower half\""),
         },
         _ => String::new(),
     }
+}
+
+/// A text as JSON: names come from the guest.
+fn quoted(text: &str) -> String {
+    Json::Text(text.to_owned()).to_string()
 }
 
 /// Frames in use, for the counter tracks.
@@ -136,12 +142,17 @@ impl Counters {
     /// Whether the record changes a counter.
     fn take(&mut self, record: &Record) -> bool {
         match record.event {
-            Event::FrameTaken { order, .. } => self.ram += 1 << order,
-            Event::FrameFreed { order, .. } => self.ram -= 1 << order,
+            Event::FrameTaken { order, .. } => self.ram = self.ram.saturating_add(frames(order)),
+            Event::FrameFreed { order, .. } => self.ram = self.ram.saturating_sub(frames(order)),
             Event::DeviceFrameTaken { .. } => self.device += 1,
             Event::DeviceFrameFreed { .. } => self.device -= 1,
             _ => return false,
         }
         true
     }
+}
+
+/// Frames of a block; a block that no machine has counts as the largest number.
+fn frames(order: u8) -> i64 {
+    1i64.checked_shl(order.into()).filter(|frames| *frames > 0).unwrap_or(i64::MAX)
 }

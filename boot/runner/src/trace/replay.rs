@@ -16,6 +16,11 @@ use ferry_protocol::trace::{AreaKind, Event, Frame, FrameState, Record, Resident
 use super::stream::Stream;
 use crate::sys::PAGE_BYTES;
 
+/// Most frames of RAM, and most pages that one record may be about: 256 GiB and 16 GiB. More is no machine that Ferry boots, and
+/// each of them is kept here.
+const MOST_FRAMES: u64 = 1 << 26;
+const MOST_PAGES: u64 = 1 << 22;
+
 /// What a contradiction is.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("record {sequence} says {event}, but {known}")]
@@ -131,6 +136,7 @@ impl Replay {
     }
 
     fn apply(&mut self, record: &Record, flush_is_lost: bool) -> Result<(), String> {
+        let this_cpu = 1u64.checked_shl(record.cpu.into()).ok_or("no machine has such a CPU")?;
         match record.event {
             Event::Frames { first, count, state } => self.begin(first, count, state)?,
             Event::Device { device, frames, window } => {
@@ -158,23 +164,24 @@ impl Replay {
             Event::Entered { space } => drop(self.entered.insert(record.cpu, space)),
             Event::Left { space } => {
                 self.entered.remove(&record.cpu);
-                self.forget(space, 1 << record.cpu, None);
+                self.forget(space, this_cpu, None);
             }
             Event::Areas { space, start, pages, area } => {
                 let areas = &mut self.space(space)?.areas;
                 let first = start / PAGE_BYTES as u64;
-                for page in first..first + pages {
-                    match area {
-                        Some(area) => areas.insert(page, area),
-                        None => areas.remove(&page),
-                    };
+                let told = first..first.saturating_add(pages);
+                match area {
+                    Some(_) if pages > MOST_PAGES => return Err("no area is so large".to_owned()),
+                    Some(area) => areas.extend(told.map(|page| (page, area))),
+                    None => areas.retain(|page, _| !told.contains(page)),
                 }
             }
             Event::Entry { space: Some(space), address, level, old, new } => {
                 self.entry(space, address, level, old, new)?;
             }
             Event::Charged { space, resident, pages } => {
-                *self.space(space)?.charged.entry(resident).or_default() += pages;
+                let charged = self.space(space)?.charged.entry(resident).or_default();
+                *charged = charged.checked_add(pages).ok_or_else(|| format!("it counts {charged} already"))?;
             }
             Event::Uncharged { space, resident, pages } => {
                 let charged = self.space(space)?.charged.entry(resident).or_default();
@@ -247,12 +254,14 @@ impl Replay {
             FrameState::Free => Use::Free,
             FrameState::Zero => Use::Zero,
         };
-        self.ram.resize((first + count) as usize, state);
+        let end = first.checked_add(count).filter(|end| *end <= MOST_FRAMES).ok_or("no machine has so many frames")?;
+        self.ram.resize(end as usize, state);
         Ok(())
     }
 
     fn change(&mut self, first: u64, order: u8, from: Use, to: Use) -> Result<(), String> {
-        for frame in first..first + (1 << order) {
+        let end = 1u64.checked_shl(order.into()).and_then(|frames| first.checked_add(frames));
+        for frame in first..end.ok_or("there is no such block")? {
             let there = self.ram.get_mut(frame as usize).ok_or("there is no such frame")?;
             // The kernel may give back what it had before the stream began.
             if *there != from && !(to == Use::Free && *there == Use::Kernel) {
@@ -324,7 +333,9 @@ impl Replay {
 
     /// These CPUs hold no older translation of these pages any more.
     fn forget(&mut self, space: u16, cpus: u64, pages: Option<(u64, u64)>) {
-        let (first, end) = pages.map_or((0, u64::MAX), |(start, pages)| (start, start + pages * PAGE_BYTES as u64));
+        let (first, end) = pages.map_or((0, u64::MAX), |(start, pages)| {
+            (start, start.saturating_add(pages.saturating_mul(PAGE_BYTES as u64)))
+        });
         for (_, stale) in self.stale.range_mut((space, first)..(space, end)) {
             stale.iter_mut().for_each(|stale| stale.cpus &= !cpus);
             stale.retain(|stale| stale.cpus != 0);

@@ -22,6 +22,9 @@ pub enum StreamError {
     /// A frame is no record.
     #[error("the frame after record {0} is no record")]
     Garbled(u64),
+    /// More records are lost than can be numbered.
+    #[error("record {0} claims that more are lost than there can be")]
+    Lost(u64),
     /// A record is missing, or came twice.
     #[error("record {found} follows where {expected} is due")]
     Gap {
@@ -59,7 +62,8 @@ impl<'b> Stream<'b> {
             if record.sequence != due {
                 return Err(StreamError::Gap { expected: due, found: record.sequence });
             }
-            due += if let Event::Lost { records } = record.event { records } else { 1 };
+            let more = if let Event::Lost { records } = record.event { records } else { 1 };
+            due = due.checked_add(more).ok_or(StreamError::Lost(due))?;
             records.push(record);
         }
         if records.is_empty() { Err(StreamError::Empty) } else { Ok(Self { records }) }

@@ -134,3 +134,35 @@ fn a_chrome_trace_is_json_whose_slices_nest() {
     let count = |phase: &str| phases.iter().filter(|found| **found == phase).count();
     assert_eq!((count("B"), count("E"), count("C")), (1, 1, 3));
 }
+
+/// A kernel may send anything: what no machine can mean is an error, at once.
+#[test]
+fn numbers_that_no_machine_has_contradict_the_story() {
+    let told = (3, AreaKind::Anonymous);
+    for wrong in [
+        Event::Frames { first: 10, count: u64::MAX, state: FrameState::Free },
+        Event::FrameTaken { frame: 6, order: 64 },
+        Event::FrameTaken { frame: u64::MAX, order: 1 },
+        Event::Areas { space: 0, start: 0x80_0000, pages: u64::MAX, area: Some(told) },
+    ] {
+        let mut bytes = bytes(numbered([story(), vec![wrong]].concat()));
+        let stream = Stream::decode(&mut bytes).unwrap();
+        assert!(Replay::of(&stream, story().len()).is_ok());
+        assert!(Replay::of(&stream, story().len() + 1).is_err(), "{wrong:?}");
+    }
+    let mut charged = bytes(numbered(
+        [story(), vec![Event::Charged { space: 0, resident: Resident::Ram, pages: u64::MAX }; 2]].concat(),
+    ));
+    let stream = Stream::decode(&mut charged).unwrap();
+    assert!(Replay::of(&stream, story().len() + 2).is_err());
+    let mut elsewhere = numbered(story());
+    elsewhere[6].cpu = 64;
+    assert!(Replay::of(&Stream::decode(&mut bytes(elsewhere)).unwrap(), 7).is_err());
+    // A range that wraps around is one that ends where addresses do.
+    let flush = Event::Flush { space: 0, cpus: 1, pages: Some((u64::MAX, u64::MAX)) };
+    let mut wrapped = bytes(numbered([story(), vec![flush]].concat()));
+    let stream = Stream::decode(&mut wrapped).unwrap();
+    assert!(Replay::of(&stream, stream.records.len()).is_ok());
+    let lost = vec![BEGIN, Event::Lost { records: u64::MAX }];
+    assert_eq!(Stream::decode(&mut bytes(numbered(lost))).unwrap_err(), StreamError::Lost(1));
+}

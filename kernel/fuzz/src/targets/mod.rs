@@ -8,6 +8,7 @@ mod model;
 mod options;
 mod pci;
 mod request;
+mod trace;
 
 use crate::Target;
 
@@ -22,4 +23,5 @@ pub const ALL: &[Target] = &[
     options::TARGET,
     pci::TARGET,
     request::TARGET,
+    trace::TARGET,
 ];
