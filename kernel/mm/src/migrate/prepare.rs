@@ -1,5 +1,5 @@
-//! Before a migration takes its first entry, and with no lock held: listeners are told, pages that are on their way are waited
-//! for, pages of other devices come home.
+//! Before a migration takes its first entry, and with no lock held: faults that wait get their turn, listeners are told, pages
+//! that are on their way are waited for, pages of other devices come home.
 use super::batch::{Batch, Slots, Told, migratable};
 use super::{Busy, Foreign, MigrateError, MigrateOptions};
 use crate::address::PageRange;
@@ -16,6 +16,9 @@ use x86_64::structures::paging::Page;
 /// Turns of a wait for pages that somebody else is moving; those that are busy even then stay.
 const MOST_TURNS: u32 = 1 << 12;
 
+/// Turns that a migration leaves to faults which wait. They may wait for another CPU's batch, or even for this one's.
+const MOST_TURNS_FOR_FAULTS: u32 = 1 << 8;
+
 impl<'m, M: Machine> Batch<'m, M, Slots> {
     /// A batch of pages whose listeners have been told, in this space and, for pages that are shared, in the others.
     pub(super) fn announced(
@@ -26,6 +29,7 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
     ) -> Result<Self, MigrateError> {
         // First, so that nobody is told of a request that makes no sense.
         migratable(&space.state.areas.read(&space.manager.machine), range)?;
+        space.let_faults_look();
         loop {
             let sharers = space.tell_sharers_of(range, options.initiator).map_err(|_| MigrateError::NoMemory)?;
             let own = space.announce(range, InvalidationReason::Migrate, options.initiator);
@@ -40,6 +44,17 @@ impl<'m, M: Machine> Batch<'m, M, Slots> {
 }
 
 impl<'m, M: Machine> Space<'m, M> {
+    /// Lets faults look that wait in this space, before pages are taken again that they may wait for: whoever takes pages and gives
+    /// them back, again and again, would otherwise keep a fault for ever that looks at the wrong moments.
+    fn let_faults_look(self) {
+        for _ in 0..MOST_TURNS_FOR_FAULTS {
+            if !self.state.has_waiting_faults() {
+                return;
+            }
+            self.manager.machine.relax();
+        }
+    }
+
     /// Tells the listeners of other spaces that share RAM pages of `range`.
     fn tell_sharers_of(
         self,

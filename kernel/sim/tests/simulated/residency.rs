@@ -163,7 +163,7 @@ fn a_page_that_comes_home_by_a_call_stays_for_a_fault_that_waits() {
             assert_eq!(collected.unmap().unwrap().copy().finalize().moved, 1);
             assert_eq!(space.migrate_to_system(pages(0, 1)).unwrap().moved, 1);
         });
-        assert!((0..100).all(|_| !takes(world, space, 1)), "taken from who waits for it");
+        assert!((0..20).all(|_| !takes(world, space, 1)), "taken from who waits for it");
         hold.store(false, Ordering::SeqCst);
         access.join().unwrap();
     });
@@ -172,6 +172,54 @@ fn a_page_that_comes_home_by_a_call_stays_for_a_fault_that_waits() {
     assert_eq!(space.migrate_to_system(pages(0, 1)).unwrap().moved, 1);
     assert!(takes(world, space, 1), "so what a call brings home stays for nobody");
     audit(world).unwrap();
+    world.assert_all_free();
+}
+
+/// A fault that looks only while its page is in somebody's hands, or while that one waits.
+#[test]
+fn a_page_that_is_taken_and_given_back_again_and_again_is_left_to_a_fault_that_waits() {
+    const ROUNDS: usize = 100;
+    let world = forever(small().cpus(2));
+    let space = space_of(world, 1);
+    fill(world.cpu(0), 1);
+    let (looks, may_look) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (looked, allowed, waits) = (looks.clone(), may_look.clone(), world.cpu(0).id());
+    world.sim().watch(move |sim, moment| {
+        if moment != ferry_sim::Moment::Relax {
+            return;
+        }
+        if sim.cpu() != waits {
+            allowed.store(true, Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            return;
+        }
+        looked.fetch_add(1, Ordering::SeqCst);
+        while !allowed.swap(false, Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    });
+    let mut batch = Some(world.cpu(1).run(|| space.collect(pages(0, 1), DEVICE)).unwrap());
+    let rounds = std::thread::scope(|scope| {
+        let access = scope.spawn(|| world.cpu(0).store(at(0, 8), &[7; 8]).unwrap());
+        let rounds = (0..ROUNDS).take_while(|_| {
+            let seen = looks.load(Ordering::SeqCst);
+            may_look.store(true, Ordering::SeqCst);
+            while looks.load(Ordering::SeqCst) == seen && !access.is_finished() {
+                std::thread::yield_now();
+            }
+            world.cpu(1).run(|| {
+                drop(batch.take());
+                batch = space.collect(pages(0, 1), DEVICE).ok();
+            });
+            !access.is_finished()
+        });
+        let rounds = rounds.count();
+        may_look.store(true, Ordering::SeqCst);
+        world.cpu(1).run(|| drop(batch.take()));
+        rounds
+    });
+    assert!(rounds < ROUNDS, "the fault was kept for {ROUNDS} rounds");
+    world.sim().unwatch();
     world.assert_all_free();
 }
 
