@@ -31,6 +31,12 @@ pub use range::PhysRange;
 
 use pci_types::{ConfigRegionAccess, PciAddress};
 
+/// What the vendor of an absent function reads as (PCI Local Bus Specification 3.0, 6.1).
+pub const NO_VENDOR: u16 = 0xffff;
+
+/// Devices of a bus, each a bit of [`ConfigSpace::devices_on`].
+pub const DEVICES: u8 = 32;
+
 /// Configuration space of segment 0, the first 256 bytes of each function.
 pub trait ConfigSpace: ConfigRegionAccess + Copy {
     /// Reads four bytes at `offset`, a multiple of four. A function that is absent reads as all ones.
@@ -39,6 +45,13 @@ pub trait ConfigSpace: ConfigRegionAccess + Copy {
     /// Writes four bytes at `offset`, a multiple of four. A BAR in the wrong place puts a device over RAM: whoever calls this
     /// puts back what it changes, with decoding off.
     fn set(self, function: PciAddress, offset: u16, value: u32);
+
+    /// The devices of `bus` that have a function 0, each as the bit of its number. Every bus is looked at and most are empty, so it may
+    /// be worth a way of its own.
+    fn devices_on(self, bus: u8) -> u32 {
+        let is_there = |device| self.get(PciAddress::new(0, bus, device, 0), 0) as u16 != NO_VENDOR;
+        (0..DEVICES).fold(0, |found, device| found | u32::from(is_there(device)) << device)
+    }
 }
 
 /// PCI, as the CPU that looks at it sees it.

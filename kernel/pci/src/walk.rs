@@ -2,14 +2,11 @@
 //!
 //! Bridges are followed, and then the buses are looked at that no bridge leads to (extra root buses).
 use crate::bar::{self, BarProbe};
-use crate::{ConfigSpace, Pci, PhysRange};
+use crate::{ConfigSpace, NO_VENDOR, Pci, PhysRange};
 use core::ops::ControlFlow;
 use pci_types::{PciAddress, PciHeader, PciPciBridgeHeader};
 
-/// What an absent function reads as (PCI Local Bus Specification 3.0, 6.1).
-const NO_VENDOR: u16 = 0xffff;
 const BUSES: usize = 256;
-const DEVICES: u8 = 32;
 const FUNCTIONS: u8 = 8;
 
 impl<C: ConfigSpace> Pci<'_, C> {
@@ -66,7 +63,10 @@ impl<C: ConfigSpace> Pci<'_, C> {
     }
 
     fn each_function_on<R>(&self, bus: u8, mut visit: impl FnMut(PciHeader) -> ControlFlow<R>) -> Option<R> {
-        for device in 0..DEVICES {
+        let mut devices = self.config.devices_on(bus);
+        while devices != 0 {
+            let device = devices.trailing_zeros() as u8;
+            devices &= devices - 1;
             let present = |function| {
                 let header = PciHeader::new(PciAddress::new(0, bus, device, function));
                 (header.id(self.config).0 != NO_VENDOR).then_some(header)

@@ -2,6 +2,7 @@
 //! Specification 3.0, 3.2.2.3.2, "configuration mechanism #1").
 use super::machine::Hardware;
 use ferry_mm::lock::{Level, Lock};
+use ferry_pci::{DEVICES, NO_VENDOR};
 use pci_types::{ConfigRegionAccess, PciAddress};
 use x86_64::instructions::port::Port;
 
@@ -10,6 +11,9 @@ const ADDRESS: u16 = 0xcf8;
 const DATA: u16 = 0xcfc;
 /// Bit of the address port that turns an access of the data port into a configuration access.
 const ENABLE: u32 = 1 << 31;
+
+/// Where the device's number stands in the address port.
+const DEVICE_SHIFT: u32 = 11;
 
 /// One access is two port accesses that must not be mixed with those of another CPU.
 static PORTS: Lock<()> = Lock::new(Level::PciConfig, ());
@@ -28,11 +32,27 @@ impl ferry_pci::ConfigSpace for ConfigSpace {
         // SAFETY: as for `get`; callers put back what they change, with decoding off.
         unsafe { self.write(function, offset, value) }
     }
+
+    /// One hold of the ports for all of them.
+    fn devices_on(self, bus: u8) -> u32 {
+        let first = selector(PciAddress::new(0, bus, 0, 0), 0);
+        let _ports = PORTS.lock(&Hardware);
+        let is_there = |device: u32| {
+            // SAFETY: as for `get`; the lock keeps the pair of accesses together.
+            let id: u32 = unsafe {
+                Port::new(ADDRESS).write(first | device << DEVICE_SHIFT);
+                Port::new(DATA).read()
+            };
+            id as u16 != NO_VENDOR
+        };
+        (0..DEVICES.into()).fold(0, |found, device| found | u32::from(is_there(device)) << device)
+    }
 }
 
 fn selector(address: PciAddress, offset: u16) -> u32 {
-    let function =
-        u32::from(address.bus()) << 16 | u32::from(address.device()) << 11 | u32::from(address.function()) << 8;
+    let function = u32::from(address.bus()) << 16
+        | u32::from(address.device()) << DEVICE_SHIFT
+        | u32::from(address.function()) << 8;
     ENABLE | function | u32::from(offset & 0xfc)
 }
 
