@@ -133,7 +133,7 @@ impl PageRange {
     /// Whether `page` is in this range.
     #[inline]
     pub fn contains_page(self, page: Page) -> bool {
-        self.start <= page && page.start_address().as_u64() < self.end()
+        page.start_address().as_u64().wrapping_sub(self.start_address().as_u64()) < self.bytes()
     }
 
     /// The pages that are in both ranges.

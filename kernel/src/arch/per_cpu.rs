@@ -12,6 +12,7 @@
 use super::frame::ExceptionFrame;
 use super::gdt::Segments;
 use super::stack::{GuardedStack, StackBounds};
+use crate::memory::AddressSpace;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -114,12 +115,14 @@ pub struct PerCpu {
     pub(super) segments: UnsafeCell<Segments>,
     pub(super) task_state: UnsafeCell<TaskStateSegment>,
     exception_stacks: UnsafeCell<ExceptionStacks>,
+    /// The address space that it is in.
+    space: UnsafeCell<Option<AddressSpace>>,
     /// What it has counted.
     pub counters: Counters,
 }
 
 // SAFETY: the cells are written by `prepare`, before the CPU runs, and by `load` on the CPU itself, before anything can reach
-// them through GS; `loaded` keeps second calls out; everything else is atomic.
+// them through GS; `loaded` keeps second calls out; only the CPU itself is at `space`; everything else is atomic.
 unsafe impl Sync for PerCpu {}
 
 /// Every CPU, by its number; the one that boots is the first.
@@ -148,6 +151,7 @@ impl PerCpu {
             segments: UnsafeCell::new(Segments::new()),
             task_state: UnsafeCell::new(TaskStateSegment::new()),
             exception_stacks: UnsafeCell::new([StackBounds::NONE; ExceptionStack::ALL.len()]),
+            space: UnsafeCell::new(None),
             counters: Counters {
                 faults: AtomicU64::new(0),
                 interrupts: AtomicU64::new(0),
@@ -170,6 +174,19 @@ impl PerCpu {
             asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
             &*this
         }
+    }
+
+    /// The address space that the CPU which executes this is in.
+    #[inline(always)]
+    pub fn space() -> Option<AddressSpace> {
+        // SAFETY: only this CPU is at its cell, and nothing that interrupts `set_space` asks for the space.
+        unsafe { *Self::current().space.get() }
+    }
+
+    /// Notes the address space that the CPU which executes this is in.
+    pub fn set_space(space: Option<AddressSpace>) {
+        // SAFETY: as for `space`.
+        unsafe { *Self::current().space.get() = space };
     }
 
     /// The state of the CPU of this number.

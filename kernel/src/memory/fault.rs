@@ -1,6 +1,6 @@
 //! Page faults: from the exception to the memory manager.
 #![forbid(unsafe_code)]
-use super::strict;
+use super::{AddressSpace, strict};
 use crate::arch::frame::ExceptionFrame;
 use crate::arch::layout;
 use crate::arch::per_cpu::PerCpu;
@@ -55,13 +55,16 @@ pub fn page_fault(address: VirtAddr, code: PageFaultErrorCode, frame: &Exception
         return Err(Failure::MalformedEntry);
     }
     let space = super::current_space().ok_or(Failure::NoSpace)?;
-    let access = if code.contains(PageFaultErrorCode::INSTRUCTION_FETCH) {
-        Access::Execute
-    } else if code.contains(PageFaultErrorCode::CAUSED_BY_WRITE) {
-        Access::Write
-    } else {
-        Access::Read
-    };
+    // Told apart first: loads and stores go different ways from here on.
+    if code.contains(PageFaultErrorCode::CAUSED_BY_WRITE) {
+        return resolve(space, address, Access::Write, frame);
+    }
+    let fetches = code.contains(PageFaultErrorCode::INSTRUCTION_FETCH);
+    resolve(space, address, if fetches { Access::Execute } else { Access::Read }, frame)
+}
+
+#[inline(always)]
+fn resolve(space: AddressSpace, address: VirtAddr, access: Access, frame: &ExceptionFrame) -> Result<(), Failure> {
     if space.fault(address, access).map_err(Failure::Access)? == Resolution::CameHome {
         PerCpu::current().counters.faults.fetch_add(1, Relaxed);
         strict::note(address, frame.instruction_pointer(), access);

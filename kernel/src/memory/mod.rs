@@ -7,7 +7,7 @@
 //!   device::attach ──▶ BAR window ──▶ MemoryManager::register_device
 //! ```
 //!
-//! Locks: those of [`ferry_mm::lock`]. Which space this CPU is in is a word per CPU.
+//! Locks: those of [`ferry_mm::lock`]. Which space this CPU is in is part of its [`PerCpu`].
 #![deny(unsafe_code)]
 
 pub mod device;
@@ -23,15 +23,15 @@ mod tests;
 use crate::arch::cpus::run_on;
 use crate::arch::cpus::work::Results;
 use crate::arch::machine::Hardware;
+use crate::arch::per_cpu::PerCpu;
 use crate::arch::takeover::{self, Ground, TakeoverError};
 use bootloader_api::info::MemoryRegion;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
 use ferry_mm::frame::OutOfFrames;
 use ferry_mm::inject::Step;
 use ferry_mm::lock::{Level, Once};
-use ferry_mm::machine::{CpuId, CpuSet, MAX_CPUS, Machine};
-use ferry_mm::space::{Space, SpaceId};
+use ferry_mm::machine::{CpuId, CpuSet, Machine};
+use ferry_mm::space::Space;
 use ferry_protocol::options::InjectStep;
 use protection::WritableAndExecutable;
 
@@ -42,9 +42,6 @@ pub type MemoryManager = ferry_mm::MemoryManager<Hardware>;
 pub type AddressSpace = Space<'static, Hardware>;
 
 static MANAGER: Once<MemoryManager> = Once::new(Level::Stored);
-
-/// The number of the space that each CPU is in, plus one; 0 in none.
-static ENTERED: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
 /// Takes the page tables over from the loader and makes the memory manager; returns how many leaves the kernel's
 /// tables have, none of them both writable and executable.
@@ -94,16 +91,13 @@ pub fn manager() -> &'static MemoryManager {
 /// The space that this CPU is in.
 #[inline(always)]
 pub fn current_space() -> Option<AddressSpace> {
-    let entered = ENTERED[Hardware.cpu().number()].load(Ordering::Relaxed);
-    let number = entered.checked_sub(1)?;
-    let manager = MANAGER.get()?;
-    manager.space(SpaceId::new(number as u16)?)
+    PerCpu::space()
 }
 
 /// Makes this CPU use `space` for the lower half; it leaves the space it was in.
 pub fn enter(space: AddressSpace) {
     leave();
-    ENTERED[Hardware.cpu().number()].store(u32::from(space.id().number()) + 1, Ordering::Relaxed);
+    PerCpu::set_space(Some(space));
     space.enter();
 }
 
@@ -111,7 +105,7 @@ pub fn enter(space: AddressSpace) {
 pub fn leave() {
     if let Some(space) = current_space() {
         manager().leave(space);
-        ENTERED[Hardware.cpu().number()].store(0, Ordering::Relaxed);
+        PerCpu::set_space(None);
     }
 }
 

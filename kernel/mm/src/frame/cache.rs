@@ -122,10 +122,13 @@ impl FreedFrames {
 
 /// Makes the free frames `frames` of one block cached ones, in a list; whoever does holds the lock of the lists.
 pub(super) fn chain(descriptors: &[Descriptor], frames: core::ops::Range<u32>) {
-    for frame in frames.clone() {
-        let descriptor = &descriptors[frame as usize];
+    let block = &descriptors[frames.start as usize..frames.end as usize];
+    for (next, descriptor) in (frames.start + 1..).zip(block) {
         descriptor.set_kind(FrameKind::Free, CACHED);
-        descriptor.set_link(NO_FRAME, if frame + 1 < frames.end { frame + 1 } else { NO_FRAME });
+        descriptor.set_link(NO_FRAME, next);
+    }
+    if let Some(last) = block.last() {
+        last.set_link(NO_FRAME, NO_FRAME);
     }
 }
 
@@ -141,14 +144,18 @@ impl FrameCache {
 
     /// Takes the frame that was put in last.
     #[inline(always)]
-    pub(super) fn take<M: Machine>(&self, machine: &M, descriptors: &[Descriptor]) -> Option<u32> {
+    pub(super) fn take<'d, M: Machine>(
+        &self,
+        machine: &M,
+        descriptors: &'d [Descriptor],
+    ) -> Option<(u32, &'d Descriptor)> {
         let mut head = self.head.lock(machine);
         let frame = *head;
         // No frame has the number that ends a list.
         let descriptor = descriptors.get(frame as usize)?;
         *head = descriptor.link().1;
         self.change_count(1u32.wrapping_neg());
-        Some(frame)
+        Some((frame, descriptor))
     }
 
     /// Takes up to `most` frames out.

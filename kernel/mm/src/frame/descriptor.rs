@@ -5,7 +5,7 @@
 //!  ┌──────────┬────────────┬──────────┬─────────┬────────────────┬──────────────┐
 //!  │ state    │ references │ mappings │ pins    │ reverse map    │ list link    │
 //!  └──────────┴────────────┴──────────┴─────────┴────────────────┴──────────────┘
-//!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), STAYS (16-24), UNWANTED (30), LOCKED (31)
+//!    state: kind (bits 0-7), order of a free block or owner of a table (8-15), STAYS (16-24), LOCKED (29), UNWANTED (30)
 //!    reverse map: origin (bits 0-34), slot of the swap cache + 1 (35-62), holds a page (63)
 //! ```
 //!
@@ -70,8 +70,8 @@ const ORDER_SHIFT: u32 = 8;
 const ORDER_MASK: u32 = 0xff << ORDER_SHIFT;
 const STAYS_SHIFT: u32 = 16;
 const STAYS_MASK: u32 = 0x1ff << STAYS_SHIFT;
+const LOCKED: u32 = 1 << 29;
 const UNWANTED: u32 = 1 << 30;
-const LOCKED: u32 = 1 << 31;
 
 /// How often a page that came home for an access is not taken away again while its entry says that the access was not made yet: the
 /// minimum residency.
@@ -238,9 +238,7 @@ impl Descriptor {
     /// Tries to take the lock of a page table.
     #[inline]
     pub(crate) fn try_lock(&self) -> bool {
-        let state = self.state.load(Ordering::Relaxed);
-        state & LOCKED == 0
-            && self.state.compare_exchange(state, state | LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.state.fetch_or(LOCKED, Ordering::Acquire) & LOCKED == 0
     }
 
     /// Tries to take the lock of a frame that holds a page. A frame that has lost its last mapping holds none, so that it
@@ -315,6 +313,31 @@ impl Descriptor {
         self.mappings.store(mappings, Ordering::Release);
         // Last: from now on somebody may lock the frame who found it by its number. Nobody has: it held no page.
         self.state.store(kind as u32, Ordering::Release);
+    }
+
+    /// The same for one mapping of a page that came home for an access that is still to be made: see [`Self::begin_stay`].
+    #[inline(always)]
+    pub(crate) fn map_to_stay(&self, origin: Origin) {
+        self.reverse_map.store(MAPPED | origin.0, Ordering::Relaxed);
+        self.references.store(1, Ordering::Relaxed);
+        self.mappings.store(1, Ordering::Release);
+        self.state.store(FrameKind::Anonymous as u32 | MOST_REFUSALS << STAYS_SHIFT, Ordering::Release);
+    }
+
+    /// Whether one mapping is all there is. Steady for who has the frame's lock and the areas of the space whose mapping it is.
+    #[inline(always)]
+    pub(crate) fn is_used_once(&self) -> bool {
+        self.mappings() == 1 && self.references() == 1
+    }
+
+    /// Ends the only mapping of a device frame that [is used once](Self::is_used_once), with its reference, and gives its lock back: it is
+    /// ready to be freed.
+    #[inline(always)]
+    pub(crate) fn end_locked_mapping(&self) {
+        self.reverse_map.store(0, Ordering::Relaxed);
+        self.references.store(0, Ordering::Relaxed);
+        self.mappings.store(0, Ordering::Release);
+        self.state.store(FrameKind::Owned as u32, Ordering::Release);
     }
 
     /// Origin and number of mappings of a frame that is mapped.

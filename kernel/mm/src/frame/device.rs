@@ -76,11 +76,13 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
     fn of(id: DeviceId, descriptors: D, window: Option<CpuWindow>) -> Self {
         let count = u32::try_from(descriptors.len()).unwrap_or(NO_FRAME);
         // The lowest frame comes out first, which makes a first look at the device easy to follow.
-        for index in 0..count {
-            let next = if index + 1 == count { NO_FRAME } else { index + 1 };
-            let descriptor = &descriptors[index as usize];
+        let listed = &descriptors[..count as usize];
+        for (next, descriptor) in (1..).zip(listed) {
             descriptor.set_kind(FrameKind::Free, 0);
             descriptor.set_link(NO_FRAME, next);
+        }
+        if let Some(last) = listed.last() {
+            last.set_link(NO_FRAME, NO_FRAME);
         }
         let head = if count == 0 { NO_FRAME } else { 0 };
         Self {
@@ -196,7 +198,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
     }
 
     /// Clears a frame whose last reference was dropped, and frees it. The memory of a device that died is left alone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free_frame<M: Machine>(&self, machine: &M, frame: DeviceFrame) {
         if !self.is_lost() {
             machine.clear(AnyFrame::Device(frame));
@@ -205,7 +207,7 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> DeviceMemory<D> {
         self.free_clean_frame(machine, frame);
     }
 
-    #[inline]
+    #[inline(always)]
     fn free_clean_frame<M: Machine>(&self, machine: &M, frame: DeviceFrame) {
         let descriptor = self.descriptor(frame);
         debug_assert_eq!((descriptor.mappings(), descriptor.pins()), (0, 0), "{frame} freed in use");

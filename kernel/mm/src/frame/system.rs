@@ -107,19 +107,27 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
     #[inline(always)]
     pub fn allocate_block<M: Machine>(&self, machine: &M, order: u8) -> Result<PhysFrame, OutOfFrames> {
         assert_may_take_frames(machine);
-        let block = if order == 0 {
-            let cache = self.cache_of(machine);
-            let frame = match cache.take(machine, &self.descriptors) {
-                Some(frame) => frame,
-                None => self.fetch(machine, cache).ok_or(OutOfFrames)?,
-            };
-            self.own(frame);
-            frame
-        } else {
-            self.take_block(machine, order).ok_or(OutOfFrames)?
-        };
+        if order == 0 {
+            return self.take_frame(machine).map(|(frame, _)| frame);
+        }
+        let block = self.take_block(machine, order).ok_or(OutOfFrames)?;
         record(machine, || Event::FrameTaken { frame: frame_of(block), order });
         Ok(frame_of(block))
+    }
+
+    /// Takes one frame, with what is known about it.
+    #[inline(always)]
+    fn take_frame<M: Machine>(&self, machine: &M) -> Result<(PhysFrame, &Descriptor), OutOfFrames> {
+        let cache = self.cache_of(machine);
+        let (frame, descriptor) = match cache.take(machine, &self.descriptors) {
+            Some(taken) => taken,
+            None => {
+                self.fetch(machine, cache).map(|frame| (frame, &self.descriptors[frame as usize])).ok_or(OutOfFrames)?
+            }
+        };
+        own(descriptor);
+        record(machine, || Event::FrameTaken { frame: frame_of(frame), order: 0 });
+        Ok((frame_of(frame), descriptor))
     }
 
     /// Gives a block back that [`Self::allocate_block`] returned.
@@ -150,21 +158,13 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
         &self.caches[machine.cpu().number()]
     }
 
-    /// Makes a free frame, which is in no list, one that has an owner.
-    #[inline(always)]
-    fn own(&self, frame: u32) {
-        let descriptor = &self.descriptors[frame as usize];
-        descriptor.set_kind(FrameKind::Owned, 0);
-        descriptor.set_first_reference();
-    }
-
     /// Takes a block out of the lists; where they have none, of what the caches give back.
     fn take_block<M: Machine>(&self, machine: &M, order: u8) -> Option<u32> {
         let take = || {
             let mut lists = self.lists.lock(machine);
             let block = lists.allocate(&self.descriptors, order)?;
             // Still under the lock: whoever frees the buddy next must not find this block free.
-            (block..block + (1 << order)).for_each(|frame| self.own(frame));
+            (block..block + (1 << order)).for_each(|frame| own(&self.descriptors[frame as usize]));
             Some(block)
         };
         take().or_else(|| {
@@ -222,8 +222,9 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
         if injector.fails(Step::Alloc) {
             return Err(OutOfFrames);
         }
-        let frame = self.allocate_block(machine, 0)?;
-        Ok(OwnedFrame { memory: self, machine, frame })
+        assert_may_take_frames(machine);
+        let (frame, descriptor) = self.take_frame(machine)?;
+        Ok(OwnedFrame { memory: self, machine, frame, descriptor })
     }
 
     /// Takes one frame filled with zeros.
@@ -266,19 +267,33 @@ pub struct OwnedFrame<'m, M: Machine> {
     memory: &'m SystemMemory<M::Descriptors>,
     machine: &'m M,
     frame: PhysFrame,
+    descriptor: &'m Descriptor,
+}
+
+/// Makes a free frame, which is in no list, one that has an owner.
+#[inline(always)]
+fn own(descriptor: &Descriptor) {
+    descriptor.set_kind(FrameKind::Owned, 0);
+    descriptor.set_first_reference();
 }
 
 impl<'m, M: Machine> OwnedFrame<'m, M> {
     /// A frame that was taken, with its one reference.
     #[inline]
     pub(super) fn new(memory: &'m SystemMemory<M::Descriptors>, machine: &'m M, frame: PhysFrame) -> Self {
-        Self { memory, machine, frame }
+        Self { memory, machine, frame, descriptor: memory.descriptor(frame) }
     }
 
     /// The frame.
     #[inline]
     pub fn frame(&self) -> PhysFrame {
         self.frame
+    }
+
+    /// What is known about the frame.
+    #[inline(always)]
+    pub(crate) fn descriptor(&self) -> &'m Descriptor {
+        self.descriptor
     }
 
     /// Hands the frame's one reference to the caller, who maps it or frees it.

@@ -24,6 +24,7 @@ impl<T> SharedLock<T> {
     }
 
     /// Reads where nobody changes the value right now. Never waits, so it is outside the order.
+    #[inline(always)]
     pub fn try_read<'a, M: Machine>(&'a self, machine: &'a M) -> Option<ReadGuard<'a, T, M>> {
         let guard = self.inner.try_read()?;
         Some(ReadGuard { guard, _held: Held::note(machine, self.level, false) })

@@ -9,35 +9,36 @@ use crate::trace::{Event, record};
 
 impl<M: Machine> Space<'_, M> {
     /// Counts `pages` more of one kind.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn charge(self, resident: Resident, pages: u64) {
         self.state.charges.add(resident, pages);
-        record(&self.manager.machine, || Event::Charged { space: self.id, resident, pages });
+        record(&self.manager.machine, || Event::Charged { space: self.id(), resident, pages });
     }
 
     /// Counts `pages` new ones, all or none, within the limit.
     ///
     /// # Errors
     /// [`OverLimit`]; nothing is counted then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_charge(self, resident: Resident, pages: u64) -> Result<(), OverLimit> {
         self.state.charges.try_add(resident, pages)?;
-        record(&self.manager.machine, || Event::Charged { space: self.id, resident, pages });
+        record(&self.manager.machine, || Event::Charged { space: self.id(), resident, pages });
         Ok(())
     }
 
     /// Counts pages as another kind than before; the limit is not asked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recharge(self, from: Resident, to: Resident, pages: u64) {
-        // In this order: counted twice for a moment, never not at all.
-        self.charge(to, pages);
-        self.uncharge(from, pages);
+        self.state.charges.change(from, to, pages);
+        let machine = &self.manager.machine;
+        record(machine, || Event::Charged { space: self.id(), resident: to, pages });
+        record(machine, || Event::Uncharged { space: self.id(), resident: from, pages });
     }
 
     /// Counts `pages` less of one kind.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn uncharge(self, resident: Resident, pages: u64) {
         self.state.charges.remove(resident, pages);
-        record(&self.manager.machine, || Event::Uncharged { space: self.id, resident, pages });
+        record(&self.manager.machine, || Event::Uncharged { space: self.id(), resident, pages });
     }
 }

@@ -1,6 +1,7 @@
 //! Areas: which parts of the lower half may be touched, how, and what stands behind them.
 use alloc::vec::Vec;
 use bitflags::bitflags;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{Page, PhysFrame};
 
@@ -117,9 +118,10 @@ impl Area {
     }
 
     /// The origin of `page`, which is in the area.
-    #[inline]
+    #[inline(always)]
     pub fn origin_of(&self, page: Page) -> Origin {
-        Origin(self.origin.0 + (page - self.range.start()))
+        let bytes = page.start_address().as_u64() - self.range.start_address().as_u64();
+        Origin(self.origin.0 + bytes / PAGE_BYTES)
     }
 
     /// The page of this origin, where it would be in the area.
@@ -138,6 +140,8 @@ impl Area {
 #[derive(Debug)]
 pub struct AreaList {
     areas: Vec<Area>,
+    /// Where [`Self::find`] found the last area: most likely the next one, too.
+    last_found: AtomicUsize,
 }
 
 /// There is no room for one more area in the heap.
@@ -146,14 +150,25 @@ pub(crate) struct NoRoom;
 
 impl AreaList {
     pub(crate) const fn new() -> Self {
-        Self { areas: Vec::new() }
+        Self { areas: Vec::new(), last_found: AtomicUsize::new(0) }
     }
 
     /// The area that holds `page`.
     #[inline(always)]
     pub(crate) fn find(&self, page: Page) -> Option<&Area> {
-        let candidate = self.areas.get(self.first_from(page))?;
-        candidate.range.contains_page(page).then_some(candidate)
+        match self.areas.get(self.last_found.load(Ordering::Relaxed)) {
+            Some(last) if last.range.contains_page(page) => Some(last),
+            _ => self.search(page),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn search(&self, page: Page) -> Option<&Area> {
+        let index = self.first_from(page);
+        let found = self.areas.get(index).filter(|candidate| candidate.range.contains_page(page))?;
+        self.last_found.store(index, Ordering::Relaxed);
+        Some(found)
     }
 
     /// Index of the first area that ends after `page`.
@@ -283,7 +298,7 @@ impl AreaList {
         let mut areas = Vec::new();
         areas.try_reserve_exact(self.areas.len()).map_err(|_| NoRoom)?;
         areas.extend_from_slice(&self.areas);
-        Ok(Self { areas })
+        Ok(Self { areas, last_found: AtomicUsize::new(0) })
     }
 
     /// Takes every area out.

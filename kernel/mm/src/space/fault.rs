@@ -74,14 +74,24 @@ impl<'m, M: Machine> Space<'m, M> {
     ///
     /// # Errors
     /// See [`FaultError`]; the page is as it was, except that a failed copy poisons it.
+    #[inline(always)]
     pub fn fault(self, address: VirtAddr, access: Access) -> Result<Resolution, FaultError> {
-        self.fault_for(address, access, Cause::Fault)
+        let resolution = match access {
+            Access::Read => self.fault_straight::<false>(address),
+            Access::Write => self.fault_straight::<true>(address),
+            Access::Execute => None,
+        };
+        match resolution {
+            Some(resolution) => Ok(resolution),
+            None => self.fault_for(address, access, Cause::Fault),
+        }
     }
 
-    /// The same, for whoever needs the page to be there.
+    /// The same by the long way, also for others than a CPU who need the page to be there.
+    #[inline(never)]
     pub(super) fn fault_for(self, address: VirtAddr, access: Access, cause: Cause) -> Result<Resolution, FaultError> {
         let outcome = self.resolve(address, access, cause, true);
-        record(&self.manager.machine, || Event::Fault { space: self.id, address, access, outcome });
+        record(&self.manager.machine, || Event::Fault { space: self.id(), address, access, outcome });
         outcome
     }
 
@@ -227,7 +237,8 @@ impl<'m, M: Machine> Space<'m, M> {
     }
 
     /// Maps the zero page where nothing is.
-    fn map_zero_page(self, table: PhysFrame, page: Page, area: &Area) -> Attempt {
+    #[inline(always)]
+    pub(super) fn map_zero_page(self, table: PhysFrame, page: Page, area: &Area) -> Attempt {
         let manager = self.manager;
         let leaf = LeafTable::lock(&manager.machine, &manager.memory, table);
         if leaf.load(page) != RawEntry::EMPTY {
@@ -241,7 +252,8 @@ impl<'m, M: Machine> Space<'m, M> {
     }
 
     /// Maps a fresh frame for a store, where nothing or the zero page is.
-    fn map_fresh(
+    #[inline(always)]
+    pub(super) fn map_fresh(
         self,
         table: PhysFrame,
         page: Page,
@@ -254,15 +266,16 @@ impl<'m, M: Machine> Space<'m, M> {
         machine.complete_copies();
         let leaf = LeafTable::lock(machine, &manager.memory, table);
         // A CPU may set the zero page's accessed bit at any time; that changes nothing for us.
-        if without_accessed(leaf.load(page)) != without_accessed(seen) {
+        let now = leaf.load(page);
+        if now != seen && without_accessed(now) != without_accessed(seen) {
             return Ok(Attempt::LookAgain);
         }
         self.try_charge(Resident::Ram, 1)?;
+        fresh.descriptor().map(area.origin_of(page), 1);
         let frame = fresh.into_frame();
-        manager.memory.descriptor(frame).map(area.origin_of(page), 1);
         let flags = area.protection.read_only_flags() | LeafFlags::WRITABLE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
-        let old = leaf.swap(page, Entry::Present { frame, flags }.encode());
-        if old.is_present() {
+        leaf.swap(page, Entry::Present { frame, flags }.encode());
+        if seen.is_present() {
             self.uncharge(Resident::Zero, 1);
             // Others may still read the zero page; they must see this CPU's store once it is made.
             let mut owed = OwedFlush::new();
@@ -278,11 +291,12 @@ impl<'m, M: Machine> Space<'m, M> {
         let machine = &self.manager.machine;
         let cpus = crate::machine::CpuSet::of(machine.cpu());
         let request = FlushRequest { cpus, scope: FlushScope::Pages(PageRange::of_page(page)) };
-        record(machine, || Event::Flush { space: self.id, request });
+        record(machine, || Event::Flush { space: self.id(), request });
         machine.flush(request);
     }
 }
 
+#[inline(always)]
 pub(super) fn without_accessed(entry: RawEntry) -> RawEntry {
     if entry.is_present() { RawEntry(entry.0 & !LeafFlags::ACCESSED.bits()) } else { entry }
 }

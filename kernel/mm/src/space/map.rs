@@ -259,9 +259,10 @@ impl<M: Machine> Space<'_, M> {
     }
 
     /// Frees the tables that map part of `range`, where no area is any more, and nothing outside of `gap`, the gap around it. There are
-    /// no others: where an area ends, its tables go or map another one.
+    /// no others: where an area ends, its tables go or map another one. The caller holds the areas exclusively.
     pub(super) fn free_tables(self, range: PageRange, gap: core::ops::Range<u64>) {
         let manager = self.manager;
+        self.state.last_table.forget();
         // A CPU may have cached the path to a table (Intel SDM 3A 4.10.3), also where it cached no leaf below it.
         let forget_paths = || {
             let mut owed = OwedFlush::new();

@@ -12,6 +12,7 @@ mod copy_on_write;
 mod exclusive;
 mod fault;
 mod fork;
+mod last_table;
 mod lazy;
 mod map;
 mod outcome;
@@ -21,6 +22,7 @@ mod relocate;
 mod residency;
 mod reverse_map;
 mod special_areas;
+mod straight;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use x86_64::structures::paging::{Page, PageTableIndex, PhysFrame};
@@ -41,6 +43,7 @@ pub use area::{Area, AreaKind, Protection};
 pub(crate) use exclusive::taken_back;
 pub use exclusive::{ExclusiveError, ExclusivePage};
 pub use fork::ForkError;
+use last_table::LastTable;
 pub use map::MapError;
 pub use outcome::{Access, FaultError, Resolution};
 pub use pin::{Pin, Term};
@@ -86,6 +89,7 @@ pub struct SpaceState {
     root: AtomicU64,
     cpus: AtomicU64,
     pub(crate) areas: SharedLock<AreaList>,
+    last_table: LastTable,
     charges: Charges,
     pub(crate) listening: Listening,
     /// Faults that wait for a page on its way.
@@ -99,6 +103,7 @@ impl SpaceState {
             root: AtomicU64::new(0),
             cpus: AtomicU64::new(0),
             areas: SharedLock::new(Level::Areas, AreaList::new()),
+            last_table: LastTable::new(),
             charges: Charges::new(),
             listening: Listening::new(),
             waiting: AtomicU32::new(0),
@@ -133,7 +138,6 @@ impl SpaceState {
 pub struct Space<'m, M: Machine> {
     pub(crate) manager: &'m MemoryManager<M>,
     pub(crate) state: &'m SpaceState,
-    id: SpaceId,
 }
 
 impl<M: Machine> Clone for Space<'_, M> {
@@ -218,14 +222,14 @@ impl<M: Machine> MemoryManager<M> {
         state.root.store(root.start_address().as_u64(), Ordering::Release);
         self.living.fetch_or(id.bit(), Ordering::AcqRel);
         record(&self.machine, || Event::SpaceCreated { space: id, root });
-        Ok(Space { manager: self, state, id })
+        Ok(Space { manager: self, state })
     }
 
     /// The living space of this number.
     #[inline(always)]
     pub fn space(&self, id: SpaceId) -> Option<Space<'_, M>> {
         let state = self.spaces.get(usize::from(id.0))?;
-        (state.root.load(Ordering::Acquire) != 0).then_some(Space { manager: self, state, id })
+        (state.root.load(Ordering::Acquire) != 0).then_some(Space { manager: self, state })
     }
 
     /// Every living space.
@@ -246,7 +250,7 @@ impl<M: Machine> MemoryManager<M> {
     /// Makes this CPU leave `space` for the kernel's own tables.
     pub fn leave(&self, space: Space<'_, M>) {
         self.machine.load_root(self.kernel_root);
-        record(&self.machine, || Event::Left { space: space.id });
+        record(&self.machine, || Event::Left { space: space.id() });
         let cpu = CpuSet::of(self.machine.cpu());
         space.state.cpus.fetch_and(!cpu.bits(), Ordering::SeqCst);
     }
@@ -256,7 +260,7 @@ impl<'m, M: Machine> Space<'m, M> {
     /// The space's number.
     #[inline]
     pub fn id(self) -> SpaceId {
-        self.id
+        self.state.id
     }
 
     /// The frame of the level-4 table.
@@ -271,7 +275,7 @@ impl<'m, M: Machine> Space<'m, M> {
         let cpu = CpuSet::of(self.manager.machine.cpu());
         self.state.cpus.fetch_or(cpu.bits(), Ordering::SeqCst);
         self.manager.machine.load_root(self.root());
-        record(&self.manager.machine, || Event::Entered { space: self.id });
+        record(&self.manager.machine, || Event::Entered { space: self.id() });
     }
 
     /// Removes the space with all its areas.
@@ -286,14 +290,14 @@ impl<'m, M: Machine> Space<'m, M> {
             return Err(DestroyError::StillEntered(cpus));
         }
         self.unmap_all().map_err(|_| DestroyError::WouldWaitForItself)?;
-        self.manager.forget_listeners(self.id);
+        self.manager.forget_listeners(self.id());
         debug_assert_eq!(self.resident(), Residency::default(), "pages are counted in a space that has none");
         let root = self.root();
-        self.manager.living.fetch_and(!self.id.bit(), Ordering::AcqRel);
+        self.manager.living.fetch_and(!self.id().bit(), Ordering::AcqRel);
         self.state.root.store(0, Ordering::Release);
-        record(&self.manager.machine, || Event::SpaceDestroyed { space: self.id });
+        record(&self.manager.machine, || Event::SpaceDestroyed { space: self.id() });
         self.manager.memory.free_table(&self.manager.machine, root);
-        self.manager.spaces_in_use.lock(&self.manager.machine)[usize::from(self.id.0)] = false;
+        self.manager.spaces_in_use.lock(&self.manager.machine)[usize::from(self.id().0)] = false;
         Ok(())
     }
 

@@ -164,7 +164,7 @@ impl<'m, M: Machine> Space<'m, M> {
         manager.any_descriptor(frame).pin();
         manager.any_descriptor(frame).clear_unwanted();
         manager.any_descriptor(frame).end_stay();
-        record(&manager.machine, || Event::Pinned { space: self.id, page, frame });
+        record(&manager.machine, || Event::Pinned { space: self.id(), page, frame });
         Ok(Attempt::Pinned(Pin { manager, frame }))
     }
 }

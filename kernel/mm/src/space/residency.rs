@@ -98,6 +98,7 @@ impl Charges {
         Residency { ram: charged.saturating_sub(device), zero, device, swap }
     }
 
+    #[inline(always)]
     pub(super) fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
@@ -107,7 +108,7 @@ impl Charges {
     }
 
     /// Charges `pages` new ones, all or none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_add(&self, resident: Resident, pages: u64) -> Result<(), OverLimit> {
         let limit = self.limit();
         let within = |charged: u64| charged.checked_add(pages).filter(|charged| *charged <= limit);
@@ -118,28 +119,42 @@ impl Charges {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(&self, resident: Resident, pages: u64) {
-        for count in self.counts(resident) {
-            count.fetch_add(pages, Ordering::Relaxed);
+        self.count(resident).fetch_add(pages, Ordering::Relaxed);
+        // Pages on devices are among the charged ones.
+        if resident == Resident::Device {
+            self.charged.fetch_add(pages, Ordering::Relaxed);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove(&self, resident: Resident, pages: u64) {
-        for count in self.counts(resident) {
-            let before = count.fetch_sub(pages, Ordering::Relaxed);
-            debug_assert!(before >= pages, "{pages} pages uncharged as {resident:?} where {before} are charged");
+        let before = self.count(resident).fetch_sub(pages, Ordering::Relaxed);
+        debug_assert!(before >= pages, "{pages} pages uncharged as {resident:?} where {before} are charged");
+        if resident == Resident::Device {
+            let before = self.charged.fetch_sub(pages, Ordering::Relaxed);
+            debug_assert!(before >= pages, "{pages} pages uncharged where {before} are charged");
         }
     }
 
-    /// The counts that a page of this kind is in: pages on devices are among the charged ones.
-    #[inline]
-    fn counts(&self, resident: Resident) -> impl Iterator<Item = &AtomicU64> {
-        core::iter::once(self.count(resident)).chain((resident == Resident::Device).then_some(&self.charged))
+    /// Counts pages as another kind than before.
+    #[inline(always)]
+    pub(super) fn change(&self, from: Resident, to: Resident, pages: u64) {
+        match (from, to) {
+            // Charged before and after.
+            (Resident::Device, Resident::Ram) => self.device.fetch_sub(pages, Ordering::Relaxed),
+            (Resident::Ram, Resident::Device) => self.device.fetch_add(pages, Ordering::Relaxed),
+            _ => {
+                // In this order: counted twice for a moment, never not at all.
+                self.add(to, pages);
+                self.remove(from, pages);
+                pages
+            }
+        };
     }
 
-    #[inline]
+    #[inline(always)]
     const fn count(&self, resident: Resident) -> &AtomicU64 {
         match resident {
             Resident::Ram => &self.charged,
