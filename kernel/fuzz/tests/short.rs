@@ -62,7 +62,7 @@ macro_rules! targets {
     };
 }
 
-targets! { acpi driver elf fw_cfg link model options pci request trace }
+targets! { acpi driver elf fw_cfg link memory_map model options pci request trace }
 
 #[test]
 fn every_target_has_a_file_a_test_and_nothing_else_has() {

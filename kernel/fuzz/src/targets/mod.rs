@@ -4,6 +4,7 @@ mod driver;
 mod elf;
 mod fw_cfg;
 mod link;
+mod memory_map;
 mod model;
 mod options;
 mod pci;
@@ -19,6 +20,7 @@ pub const ALL: &[Target] = &[
     elf::TARGET,
     fw_cfg::TARGET,
     link::TARGET,
+    memory_map::TARGET,
     model::TARGET,
     options::TARGET,
     pci::TARGET,
