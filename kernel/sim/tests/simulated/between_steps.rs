@@ -229,17 +229,24 @@ fn a_device_frame_is_unlocked_only_when_entries_and_mappings_agree() {
 /// A device frame is cleared, and the clearing complete, before its allocator's lock is taken to free it.
 #[test]
 fn a_device_frame_is_all_zero_before_it_is_free() {
-    let world = forever(small());
-    let space = space_of(world, 1);
-    fill(world.cpu(0), 1);
-    assert_eq!(space.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
-    let moments = Arc::new(Mutex::new(Vec::new()));
-    let seen = moments.clone();
-    world.sim().watch(move |_, moment| seen.lock().unwrap().push(moment));
-    assert_eq!(space.migrate_to_system(pages(0, 1)).unwrap().moved, 1);
-    world.sim().unwatch();
-    let moments = moments.lock().unwrap();
-    let last = moments.iter().rposition(|moment| *moment == Moment::Clear).expect("the device frame was cleared");
-    assert_eq!(moments.get(last + 1), Some(&Moment::CompleteCopies));
-    world.assert_all_free();
+    let ways: [fn(&World, Space<'_, Sim>); 3] = [
+        |_, space| assert_eq!(space.migrate_to_system(pages(0, 1)).unwrap().moved, 1),
+        |world, _| assert_eq!(page(world.cpu(0), 0), contents(0)),
+        |_, space| space.unmap(pages(0, 1)).unwrap(),
+    ];
+    for way in ways {
+        let world = forever(small());
+        let space = space_of(world, 1);
+        fill(world.cpu(0), 1);
+        assert_eq!(space.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
+        let moments = Arc::new(Mutex::new(Vec::new()));
+        let seen = moments.clone();
+        world.sim().watch(move |_, moment| seen.lock().unwrap().push(moment));
+        way(world, space);
+        world.sim().unwatch();
+        let moments = moments.lock().unwrap();
+        let last = moments.iter().rposition(|moment| *moment == Moment::Clear).expect("the device frame was cleared");
+        assert_eq!(moments.get(last + 1), Some(&Moment::CompleteCopies));
+        world.assert_all_free();
+    }
 }

@@ -226,25 +226,34 @@ fn a_device_that_dies_during_a_migration_costs_no_page() {
 /// It dies while a page is copied home: half a copy is no page.
 #[test]
 fn a_device_that_dies_during_the_copy_home_loses_the_page() {
-    let world = std::sync::Arc::new(with_coherent().build());
-    let space = space_of(&world, 1);
-    fill(world.cpu(0), 1);
-    assert_eq!(space.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
-    let (other, watched) = (world.cpu(1).id(), std::sync::Arc::downgrade(&world));
-    world.sim().watch(move |sim, moment| {
-        if moment == Moment::Copy
-            && sim.cpu() != other
-            && let Some(world) = watched.upgrade()
-            && !world.manager().device(DEVICE).unwrap().is_lost()
-        {
-            let _ = sim.on(other, || world.manager().device_lost(DEVICE));
-        }
-    });
-    let error = world.cpu(0).run(|| space.fault(at(0, 0), Access::Read));
-    world.sim().unwatch();
-    assert_eq!(error, Err(FaultError::DeviceLost(at(0, 0), DEVICE)));
-    audit(&world).unwrap();
-    world.assert_all_free();
+    let ways: [fn(&World, Space<'_, Sim>); 2] = [
+        |world, space| {
+            let error = world.cpu(0).run(|| space.fault(at(0, 0), Access::Read));
+            assert_eq!(error, Err(FaultError::DeviceLost(at(0, 0), DEVICE)));
+        },
+        |world, _| assert_eq!(world.cpu(0).run(|| world.manager().evict_device(DEVICE)).unwrap().lost, 1),
+    ];
+    for way in ways {
+        let world = std::sync::Arc::new(with_coherent().build());
+        let space = space_of(&world, 1);
+        fill(world.cpu(0), 1);
+        assert_eq!(space.migrate_to_device(pages(0, 1), DEVICE).unwrap().moved, 1);
+        let (other, watched) = (world.cpu(1).id(), std::sync::Arc::downgrade(&world));
+        world.sim().watch(move |sim, moment| {
+            if moment == Moment::Copy
+                && sim.cpu() != other
+                && let Some(world) = watched.upgrade()
+                && !world.manager().device(DEVICE).unwrap().is_lost()
+            {
+                let _ = sim.on(other, || world.manager().device_lost(DEVICE));
+            }
+        });
+        way(&world, space);
+        world.sim().unwatch();
+        assert!(is_poison(space, 0));
+        audit(&world).unwrap();
+        world.assert_all_free();
+    }
 }
 
 /// A pin keeps the frame, not the page: the page is lost, the frame goes with the pin.
