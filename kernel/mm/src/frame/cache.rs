@@ -4,7 +4,7 @@
 //!   take ◀── cache of this CPU ◀── a block of up to 64 frames ── buddy lists
 //!   free ──▶ cache of this CPU ─── half of it, when it is full ─▶ buddy lists
 //!                    ▲
-//!                    └─ emptied into the lists by whoever finds nothing there
+//!                    └─ frames taken out, one by one, by whoever finds nothing in the lists; emptied where a block is needed
 //! ```
 //!
 //! (Linux: `per_cpu_pages`; Bonwick's magazines.)
@@ -13,7 +13,8 @@
 //! 1. A frame in a cache is [`FrameKind::Free`] with the order [`CACHED`], which no block has: so no buddy joins it.
 //! 2. A cache is a list through the frames' links, under its own lock. Only its CPU takes that often; who has found the lists
 //!    empty takes that of every cache in turn. The lock of the lists is never taken with it: both are of one rank.
-//! 3. A frame that is free and in no list is in the hands of a CPU that moves it from one to the other.
+//! 3. A frame that is free and in no list is in the hands of a CPU that moves it from one to the other. Whoever finds no frame looks
+//!    again where somebody has moved some meanwhile: memory is not full because frames are on their way.
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::descriptor::{Descriptor, FrameKind, NO_FRAME};

@@ -1,5 +1,5 @@
 //! RAM: the descriptors of its frames and the allocator over them: buddy lists for all, and before them a cache for each CPU.
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -26,12 +26,20 @@ impl core::fmt::Display for OutOfFrames {
 
 impl core::error::Error for OutOfFrames {}
 
+/// Looks for a free frame, in the lists and every cache, after which there is none; each further one means that another CPU has just
+/// moved some from one to the other.
+const MOST_LOOKS: u32 = 64;
+
 /// All RAM frames: descriptors indexed by frame number, and the free ones in buddy lists.
 pub struct SystemMemory<D> {
     descriptors: D,
     lists: Lock<BuddyLists>,
     /// Single free frames, by CPU.
     caches: [FrameCache; MAX_CPUS],
+    /// How often frames were moved between the two, or began to be.
+    moves_begun: AtomicU32,
+    /// How often that was done.
+    moves_ended: AtomicU32,
     tables: AtomicU64,
 }
 
@@ -42,6 +50,8 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
             descriptors,
             lists: Lock::new(Level::Frames, BuddyLists::new()),
             caches: [const { FrameCache::new() }; MAX_CPUS],
+            moves_begun: AtomicU32::new(0),
+            moves_ended: AtomicU32::new(0),
             tables: AtomicU64::new(0),
         }
     }
@@ -173,32 +183,59 @@ impl<D: core::ops::Deref<Target = [Descriptor]>> SystemMemory<D> {
         })
     }
 
-    /// Takes a frame out of the lists, and some more for the cache of this CPU, which is empty.
+    /// Takes a frame where the cache of this CPU is empty: out of the lists, with some more for the cache, or the last ones of other
+    /// CPUs' caches.
     #[cold]
     pub(super) fn fetch<M: Machine>(&self, machine: &M, cache: &FrameCache) -> Option<u32> {
-        let fetch = || {
-            let mut lists = self.lists.lock(machine);
-            let (block, order) = (0..=cache::FETCHED_ORDER)
-                .rev()
-                .find_map(|order| Some((lists.allocate(&self.descriptors, order)?, order)))?;
-            // Still under the lock, as above.
-            cache::chain(&self.descriptors, block..block + (1 << order));
-            Some((block, order))
-        };
-        let (block, order) = fetch().or_else(|| {
-            self.empty_caches(machine);
-            fetch()
-        })?;
-        cache.put_chain(machine, &self.descriptors, block + 1..block + (1 << order));
-        Some(block)
+        if let Some(frame) = self.fetch_block(machine, cache) {
+            return Some(frame);
+        }
+        for _ in 0..MOST_LOOKS {
+            let (ended, begun) = (self.moves_ended.load(Ordering::SeqCst), self.moves_begun.load(Ordering::SeqCst));
+            let kept = self.caches.iter().find_map(|cache| cache.take(machine, &self.descriptors));
+            if let Some(frame) = kept.map(|(frame, _)| frame).or_else(|| self.fetch_block(machine, cache)) {
+                return Some(frame);
+            }
+            // The own attempt counts, too. Without any other, all were looked through while every free frame was in its place.
+            if ended == begun && self.moves_begun.load(Ordering::SeqCst) == begun.wrapping_add(1) {
+                return None;
+            }
+            machine.relax();
+        }
+        None
+    }
+
+    /// Takes a block out of the lists: one frame, and the others for the cache.
+    fn fetch_block<M: Machine>(&self, machine: &M, cache: &FrameCache) -> Option<u32> {
+        self.move_frames(|| {
+            let (block, order) = {
+                let mut lists = self.lists.lock(machine);
+                let (block, order) = (0..=cache::FETCHED_ORDER)
+                    .rev()
+                    .find_map(|order| Some((lists.allocate(&self.descriptors, order)?, order)))?;
+                // Still under the lock, as above.
+                cache::chain(&self.descriptors, block..block + (1 << order));
+                (block, order)
+            };
+            cache.put_chain(machine, &self.descriptors, block + 1..block + (1 << order));
+            Some(block)
+        })
     }
 
     /// Gives what the caches of all CPUs keep to the lists.
     #[cold]
     pub fn empty_caches<M: Machine>(&self, machine: &M) {
         for cache in self.caches.iter().filter(|cache| cache.count() > 0) {
-            self.give_to_lists(machine, cache.empty(machine));
+            self.move_frames(|| self.give_to_lists(machine, cache.empty(machine)));
         }
+    }
+
+    /// Moves free frames between lists and caches: until `act` has ended they may be in neither.
+    fn move_frames<R>(&self, act: impl FnOnce() -> R) -> R {
+        self.moves_begun.fetch_add(1, Ordering::SeqCst);
+        let result = act();
+        self.moves_ended.fetch_add(1, Ordering::SeqCst);
+        result
     }
 
     #[cold]

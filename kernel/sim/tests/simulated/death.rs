@@ -226,10 +226,14 @@ fn a_device_that_dies_during_a_migration_costs_no_page() {
 /// It dies while a page is copied home: half a copy is no page.
 #[test]
 fn a_device_that_dies_during_the_copy_home_loses_the_page() {
-    let ways: [fn(&World, Space<'_, Sim>); 2] = [
+    let ways: [fn(&World, Space<'_, Sim>); 3] = [
         |world, space| {
             let error = world.cpu(0).run(|| space.fault(at(0, 0), Access::Read));
             assert_eq!(error, Err(FaultError::DeviceLost(at(0, 0), DEVICE)));
+        },
+        |world, space| {
+            let report = world.cpu(0).run(|| space.migrate_to_system(pages(0, 1))).unwrap();
+            assert_eq!((report.moved, report.stayed.count(Reason::Poisoned)), (0, 1));
         },
         |world, _| assert_eq!(world.cpu(0).run(|| world.manager().evict_device(DEVICE)).unwrap().lost, 1),
     ];

@@ -158,6 +158,28 @@ fn what_faults_do_is_counted() {
     world.assert_all_free();
 }
 
+/// The straight way of a copy on write pays its flush: another CPU of the space reads the copy, not what it has cached.
+#[test]
+fn a_shared_page_that_is_stored_to_is_read_by_every_cpu_of_its_space() {
+    let world = small().build();
+    let space = space_of(&world, 2);
+    fill(world.cpu(0), 2);
+    let child = space.fork().unwrap();
+    // A fault on the same table, so that the next one finds it without a walk.
+    world.cpu(0).store(at(1, 0), &[1]).unwrap();
+    assert_eq!(page(world.cpu(1), 0), contents(0));
+    world.cpu(0).store(at(0, 0), &[7; 8]).unwrap();
+    world.sim().fence(world.cpu(0).id());
+    assert_eq!(world.cpu(1).read(at(0, 0)).unwrap(), [7; 8]);
+    for cpu in [0, 1] {
+        world.cpu(cpu).leave();
+        world.cpu(cpu).enter(child);
+        assert_eq!(page(world.cpu(cpu), 0), contents(0));
+    }
+    audit(&world).unwrap();
+    world.assert_all_free();
+}
+
 /// Pages are never code, and user mode reaches those that it may, whatever becomes of them.
 #[test]
 fn entries_say_what_their_area_says_of_users_and_code() {

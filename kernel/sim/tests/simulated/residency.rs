@@ -48,16 +48,22 @@ fn two_who_want_a_page_elsewhere_do_not_get_it_before_the_access_that_it_came_ho
     world.assert_all_free();
 }
 
+/// Whether it comes home the straight way or, because somebody listens to the events, the long one.
 #[test]
 fn an_access_that_never_comes_keeps_a_page_for_a_limited_number_of_attempts() {
-    let world = small().cpus(3).build();
-    let space = on_its_device(&world);
-    world.cpu(0).run(|| space.fault(at(0, 0), Access::Read)).unwrap();
-    assert!(!present(space, 0).1.contains(LeafFlags::ACCESSED));
-    let refusals = (0..).take_while(|attempt| !takes(&world, space, 1 + attempt % 2)).count();
-    assert_eq!(refusals, MOST_REFUSALS as usize);
-    assert_eq!(page(world.cpu(0), 0), contents(0));
-    world.assert_all_free();
+    for traced in [false, true] {
+        let world = small().cpus(3).build();
+        let space = on_its_device(&world);
+        if traced {
+            world.sim().listen();
+        }
+        world.cpu(0).run(|| space.fault(at(0, 0), Access::Read)).unwrap();
+        assert!(!present(space, 0).1.contains(LeafFlags::ACCESSED));
+        let refusals = (0..).take_while(|attempt| !takes(&world, space, 1 + attempt % 2)).count();
+        assert_eq!(refusals, MOST_REFUSALS as usize);
+        assert_eq!(page(world.cpu(0), 0), contents(0));
+        world.assert_all_free();
+    }
 }
 
 #[test]
