@@ -192,7 +192,7 @@ fn a_missing_flush_is_shown_as_it_was() {
 #[test]
 fn a_large_demo_opens_at_once_and_scrubs_without_stalls() {
     let scratch = Scratch::new();
-    let input = scratch.file("input", noise(16 << 20));
+    let input = scratch.file("input", noise(18 << 20));
     let report = report(&["--input", input.to_str().unwrap()]);
     let bytes = std::fs::metadata(&report.html).unwrap().len();
     assert!(bytes < MOST_BYTES, "{bytes} bytes");
