@@ -85,7 +85,7 @@ fn everything_can_be_looked_at() {
     let ran = typed(&lines);
     ran.is_verified();
     let traced = printed(&ran.out, "trace migrate heap");
-    for part in ["migration of 2 pages to device 0: Collect", "| entry L1 of v0x123456789000: present", "| flush of "] {
+    for part in ["migration of 2 pages to device 0: collect", "| entry L1 of v0x123456789000: present", "| flush of "] {
         assert!(traced.iter().any(|line| line.contains(part)), "{part}: {traced:#?}");
     }
     assert_eq!(printed(&ran.out, "help").len(), COMMANDS.len() + 1);
