@@ -102,12 +102,13 @@ impl<M: Machine> Space<'_, M> {
                 if area.protection.contains(Protection::WRITE) {
                     flags |= seen.flags() & LeafFlags::WRITABLE;
                 }
+                // Before anybody finds the page at home: whoever then looks at the counts finds the fault there, too.
+                manager.statistics.count_fault(true);
                 leaf.swap(page, Entry::Present { frame, flags }.encode());
                 self.recharge(Resident::Device, Resident::Ram, 1);
                 descriptor.end_locked_mapping();
                 drop(leaf);
                 device.free_frame(machine, source);
-                manager.statistics.count_fault(true);
                 manager.statistics.count_returned(1, Cause::Fault);
                 return Some(Resolution::CameHome);
             }
