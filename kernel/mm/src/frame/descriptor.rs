@@ -21,6 +21,8 @@
 //! 5. STAYS counts how often a page that came home for an access must not be taken away again before that access was made
 //!    ([`MOST_REFUSALS`]). Set before its entry is written, counted down under the lock of a table that maps it, gone with the last
 //!    mapping.
+mod kind;
+
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::page_table::entry::SwapSlot;
@@ -28,44 +30,9 @@ use crate::space::{MAX_SPACES, SpaceId};
 use crate::stats::Reason;
 use crate::swap::MAX_SLOTS;
 
-/// What a frame is used for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum FrameKind {
-    /// Not ours to use: firmware, the kernel's image, holes.
-    Reserved = 0,
-    /// In a free list.
-    Free = 1,
-    /// Inside a free block of a higher order, whose first frame is in a free list.
-    FreeTail = 2,
-    /// Allocated; used by the kernel itself or not yet mapped.
-    Owned = 3,
-    /// A page table.
-    Table = 4,
-    /// Holds an anonymous page.
-    Anonymous = 5,
-    /// The zero page.
-    Zero = 6,
-    /// Holds a page of a shared area: never moved, never copied on write, so nobody locks it.
-    Shared = 7,
-}
+pub use kind::FrameKind;
+use kind::KIND_MASK;
 
-impl FrameKind {
-    const fn from_bits(bits: u32) -> Self {
-        match bits & KIND_MASK {
-            1 => Self::Free,
-            2 => Self::FreeTail,
-            3 => Self::Owned,
-            4 => Self::Table,
-            5 => Self::Anonymous,
-            6 => Self::Zero,
-            7 => Self::Shared,
-            _ => Self::Reserved,
-        }
-    }
-}
-
-const KIND_MASK: u32 = 0xff;
 const ORDER_SHIFT: u32 = 8;
 const ORDER_MASK: u32 = 0xff << ORDER_SHIFT;
 const STAYS_SHIFT: u32 = 16;
