@@ -30,6 +30,7 @@ pub mod experiment;
 pub mod explore;
 pub mod fuzz;
 pub mod guest;
+pub mod headed_files;
 pub mod input;
 pub mod json;
 pub mod kernel_tests;

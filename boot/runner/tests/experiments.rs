@@ -8,7 +8,8 @@ mod support;
 use std::process::ExitCode;
 
 use ferry::artifacts::build_example;
-use ferry::experiment::catalogue::{Catalogue, Experiment};
+use ferry::experiment::catalogue::Catalogue;
+use ferry::headed_files::HeadedFile;
 use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Ran, ferry, run};
 
@@ -45,8 +46,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.chain(failing).collect()).exit_code()
 }
 
-fn passes(experiment: &Experiment) -> Result<(), Failed> {
-    let Experiment { name, source, .. } = experiment;
+fn passes(experiment: &HeadedFile) -> Result<(), Failed> {
+    let HeadedFile { name, source, .. } = experiment;
     // A copy of the template may still name the template, so only what follows the name counts.
     let line = source.lines().find_map(|line| line.strip_prefix(COMMAND)).unwrap_or_default();
     let ran = run(ferry(&["run", name]).args(line.split_whitespace().skip(1)));

@@ -1,8 +1,6 @@
 //! Which experiments there are: the files of one folder, each told by the first line of its header.
-use std::io;
-use std::path::PathBuf;
-
 use crate::artifacts::workspace;
+use crate::headed_files::{self, HeadedFile, Unreadable};
 
 /// The folder, in the workspace.
 pub const FOLDER: &str = "kernel/examples";
@@ -10,28 +8,12 @@ pub const FOLDER: &str = "kernel/examples";
 /// Edits, at most, between a name and the one that was meant.
 const MOST_EDITS: usize = 3;
 
-/// One of them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Experiment {
-    /// Its name: that of its file.
-    pub name: String,
-    /// The first line of its header.
-    pub summary: String,
-    /// Its source.
-    pub source: String,
-}
-
 /// Why there is no such experiment.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     /// The folder or a file in it cannot be read.
-    #[error("cannot read {}: {source}; run ./run.sh from a complete copy of the repository", path.display())]
-    Unreadable {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// No file has this name.
     #[error("there is no experiment '{name}' in {FOLDER}{}; ./run.sh run lists them", meant(.nearest))]
     Unknown {
@@ -48,7 +30,7 @@ fn meant(nearest: &Option<String>) -> String {
 
 /// All of them, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Catalogue(Vec<Experiment>);
+pub struct Catalogue(Vec<HeadedFile>);
 
 impl Catalogue {
     /// Reads the folder.
@@ -56,28 +38,11 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::Unreadable`].
     pub fn read() -> Result<Self, CatalogueError> {
-        let folder = workspace().join(FOLDER);
-        let unreadable = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| CatalogueError::Unreadable { path, source }
-        };
-        let mut experiments = Vec::new();
-        for entry in std::fs::read_dir(&folder).map_err(unreadable(&folder))? {
-            let path = entry.map_err(unreadable(&folder))?.path();
-            let (Some(name), true) = (path.file_stem(), path.extension().is_some_and(|extension| extension == "rs"))
-            else {
-                continue;
-            };
-            let name = name.to_string_lossy().into_owned();
-            let source = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
-            experiments.push(Experiment { name, summary: summary(&source).to_owned(), source });
-        }
-        experiments.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Self(experiments))
+        Ok(Self(headed_files::read(&workspace().join(FOLDER))?))
     }
 
     /// The experiments, by name.
-    pub fn experiments(&self) -> &[Experiment] {
+    pub fn experiments(&self) -> &[HeadedFile] {
         &self.0
     }
 
@@ -93,11 +58,6 @@ impl Catalogue {
         let nearest = distances.min().filter(|(distance, _)| *distance <= MOST_EDITS).map(|(_, name)| name.clone());
         Err(CatalogueError::Unknown { name: name.to_owned(), nearest })
     }
-}
-
-/// The first line of a file's header.
-fn summary(source: &str) -> &str {
-    source.lines().next().and_then(|line| line.strip_prefix("//! ")).unwrap_or_default()
 }
 
 /// How many letters are to be put in, taken out or changed to make one text of the other (Wagner and Fischer, 1974).
@@ -123,7 +83,7 @@ mod tests {
 
     fn catalogue(names: &[&str]) -> Catalogue {
         let experiment =
-            |name: &&str| Experiment { name: (*name).to_owned(), summary: String::new(), source: String::new() };
+            |name: &&str| HeadedFile { name: (*name).to_owned(), summary: String::new(), source: String::new() };
         Catalogue(names.iter().map(experiment).collect())
     }
 
@@ -146,11 +106,5 @@ mod tests {
         assert_eq!(nearest("copy-on-write").as_deref(), Some("copy_on_write"));
         assert_eq!(nearest("something_else"), None);
         assert!(catalogue(&["ping_pong"]).check("ping_pong").is_ok());
-    }
-
-    #[test]
-    fn the_summary_is_the_first_line() {
-        assert_eq!(summary("//! Pages go.\n//! More.\n"), "Pages go.");
-        assert_eq!(summary("#![no_std]\n"), "");
     }
 }

@@ -1,8 +1,6 @@
 //! Which targets there are: the files of one folder, each told by the first line of its header.
-use std::io;
-use std::path::PathBuf;
-
 use crate::artifacts::workspace;
+use crate::headed_files::{self, HeadedFile, Unreadable};
 
 /// The folder, in the workspace.
 pub const FOLDER: &str = "kernel/fuzz/src/targets";
@@ -10,26 +8,12 @@ pub const FOLDER: &str = "kernel/fuzz/src/targets";
 /// The file in it that is no target.
 const LIST: &str = "mod";
 
-/// One of them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Target {
-    /// Its name: that of its file.
-    pub name: String,
-    /// The first line of its header.
-    pub summary: String,
-}
-
 /// Why there is no such target.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     /// The folder or a file in it cannot be read.
-    #[error("cannot read {}: {source}; run ./run.sh from a complete copy of the repository", path.display())]
-    Unreadable {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// No file has this name.
     #[error("there is no target '{0}' in {FOLDER}; ./run.sh fuzz --list shows them")]
     Unknown(String),
@@ -39,21 +23,9 @@ pub enum CatalogueError {
 ///
 /// # Errors
 /// [`CatalogueError::Unreadable`].
-pub fn read() -> Result<Vec<Target>, CatalogueError> {
-    let folder = workspace().join(FOLDER);
-    let unreadable = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| CatalogueError::Unreadable { path, source }
-    };
-    let mut targets = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(unreadable(&folder))? {
-        let path = entry.map_err(unreadable(&folder))?.path();
-        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| *stem != LIST) else { continue };
-        let source = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
-        let summary = source.lines().next().and_then(|line| line.strip_prefix("//! ")).unwrap_or_default();
-        targets.push(Target { name: name.to_owned(), summary: summary.to_owned() });
-    }
-    targets.sort_by(|left, right| left.name.cmp(&right.name));
+pub fn read() -> Result<Vec<HeadedFile>, CatalogueError> {
+    let mut targets = headed_files::read(&workspace().join(FOLDER))?;
+    targets.retain(|file| file.name != LIST);
     Ok(targets)
 }
 
@@ -61,7 +33,7 @@ pub fn read() -> Result<Vec<Target>, CatalogueError> {
 ///
 /// # Errors
 /// [`CatalogueError`].
-pub fn chosen(name: Option<&str>) -> Result<Vec<Target>, CatalogueError> {
+pub fn chosen(name: Option<&str>) -> Result<Vec<HeadedFile>, CatalogueError> {
     let targets = read()?;
     let Some(name) = name else { return Ok(targets) };
     match targets.into_iter().find(|target| target.name == name) {

@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::CORPUS;
-use super::catalogue::Target;
 use super::watch::{Watched, watch};
 use crate::artifacts::{ArtifactError, MESSAGES, cargo, run_cargo, workspace};
+use crate::headed_files::HeadedFile;
 
 /// The program and its package.
 const PROGRAM: &str = "ferry-fuzz";
@@ -108,7 +108,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`] but `Build`.
-    pub fn fuzz(&self, target: &Target, run: Run) -> Result<Watched, EngineError> {
+    pub fn fuzz(&self, target: &HeadedFile, run: Run) -> Result<Watched, EngineError> {
         // Empty, so that one seed makes one run.
         let kept = self.directory.join("corpus").join(&target.name);
         let _ = std::fs::remove_dir_all(&kept);
@@ -125,7 +125,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`] but `Build`.
-    pub fn replay(&self, target: &Target, input: &Path) -> Result<Watched, EngineError> {
+    pub fn replay(&self, target: &HeadedFile, input: &Path) -> Result<Watched, EngineError> {
         let unusable = |source| EngineError::File { path: input.to_owned(), source };
         std::fs::File::open(input).map_err(unusable)?;
         let mut fuzzer = self.on(target)?;
@@ -133,7 +133,7 @@ impl Engine {
         watch(fuzzer)
     }
 
-    fn on(&self, target: &Target) -> Result<Command, EngineError> {
+    fn on(&self, target: &HeadedFile) -> Result<Command, EngineError> {
         let findings = self.directory.join("findings");
         make_folder(&findings)?;
         let mut fuzzer = Command::new(&self.program);

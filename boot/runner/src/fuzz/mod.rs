@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Refusal};
+use crate::headed_files::HeadedFile;
 use crate::screen::Screen;
 use crate::size::grouped;
 pub use catalogue::CatalogueError;
-use catalogue::Target;
 pub use engine::EngineError;
 use engine::{Engine, Run};
 use watch::Watched;
@@ -45,7 +45,7 @@ pub struct Options {
 /// # Errors
 /// [`CatalogueError::Unreadable`].
 pub fn list(screen: &Screen) -> Result<(), Error> {
-    for Target { name, summary } in catalogue::read().map_err(Refusal::from)? {
+    for HeadedFile { name, summary, .. } in catalogue::read().map_err(Refusal::from)? {
         screen.plain(format_args!("{name:NAME_WIDTH$}  {summary}"));
     }
     Ok(())
@@ -84,7 +84,7 @@ pub fn run(options: &Options, screen: &mut Screen) -> Result<(), Error> {
     if broken == 0 { Ok(()) } else { Err(Error::Broken(broken)) }
 }
 
-fn show(screen: &Screen, target: &Target, watched: &Watched) {
+fn show(screen: &Screen, target: &HeadedFile, watched: &Watched) {
     screen.plain(format_args!(
         "{:NAME_WIDTH$}  {} inputs, {} places of the code reached, {} inputs reach something of their own{}",
         target.name,
