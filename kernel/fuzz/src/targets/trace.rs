@@ -1,7 +1,7 @@
 //! The event stream as the host tool reads, replays and writes it
 //!
 //! The input is the stream byte by byte; or events, each a length, a CPU and what `postcard` makes of it, to which right sequence
-//! numbers are given.
+//! numbers are given, and one of which may be lost on the way.
 //!
 //! Oracle: whether the records follow each other is decided by hand. A replay may end with a contradiction, and must end; what is
 //! written for other tools must be JSON to another reader.
@@ -19,6 +19,9 @@ pub const TARGET: Target = Target { name: "trace", check, seeds, most_bytes: 102
 
 /// Flag: the rest is the stream as it is.
 const RAW: u8 = 1;
+
+/// Flag: the next byte says which record is lost.
+const LOSES: u8 = 2;
 
 /// Pages and frames that are told of, all records together; more are right, and take long.
 const MOST_TOLD: u64 = 1 << 16;
@@ -55,18 +58,27 @@ fn check_stream(bytes: &mut [u8], expected: Option<bool>) {
     assert!(text.parse::<JsonValue>().is_ok(), "that is no JSON: {text}");
 }
 
-/// Whether events follow each other: the first begins, no other version does, and numbers do not end.
-fn follow_each_other(events: &[Event]) -> bool {
-    let begins = matches!(events.first(), Some(Event::Begin { .. }));
-    begins && !events.iter().any(|event| matches!(event, Event::Begin { version, .. } if *version != VERSION))
+/// Numbers that a record takes up.
+fn numbers(event: &Event) -> u64 {
+    if let Event::Lost { records } = event { *records } else { 1 }
+}
+
+/// Whether records follow each other: the first begins, no other version does, and no number is missing.
+fn follow_each_other(records: &[(u64, Event)]) -> bool {
+    let begins = matches!(records.first(), Some((0, Event::Begin { .. })));
+    let is_ours = |(_, event): &(u64, Event)| !matches!(event, Event::Begin { version, .. } if *version != VERSION);
+    let is_next = |pair: &[(u64, Event)]| pair[0].0 + numbers(&pair[0].1) == pair[1].0;
+    begins && records.iter().all(is_ours) && records.windows(2).all(is_next)
 }
 
 fn check(input: &[u8]) {
     let mut script = Script::new(input);
-    if script.byte() & RAW != 0 {
+    let flags = script.byte();
+    if flags & RAW != 0 {
         return check_stream(&mut script.rest().to_vec(), None);
     }
-    let (mut bytes, mut sequence, mut events) = (Vec::new(), 0u64, Vec::new());
+    let lost = (flags & LOSES != 0).then(|| usize::from(script.byte()));
+    let (mut bytes, mut sequence, mut records, mut count) = (Vec::new(), 0u64, Vec::new(), 0);
     while !script.is_over() {
         let (length, cpu) = (script.byte(), script.byte());
         let Ok(event) = postcard::from_bytes::<Event>(script.bytes(length.into())) else { continue };
@@ -74,17 +86,19 @@ fn check(input: &[u8]) {
         let record = Record { sequence, time: sequence, cpu, event };
         // A name that is too long is one that the kernel would have cut.
         let Ok(frame) = encode(&record, &mut buffer) else { continue };
-        let more = if let Event::Lost { records } = event { records } else { 1 };
-        let Some(next) = sequence.checked_add(more) else { break };
-        sequence = next;
-        bytes.extend_from_slice(frame);
-        events.push(event);
+        let Some(next) = sequence.checked_add(numbers(&event)) else { break };
+        if lost != Some(count) {
+            bytes.extend_from_slice(frame);
+            records.push((sequence, event));
+        }
+        (sequence, count) = (next, count + 1);
     }
-    check_stream(&mut bytes, Some(follow_each_other(&events)));
+    check_stream(&mut bytes, Some(follow_each_other(&records)));
 }
 
-fn events(events: &[Event]) -> Vec<u8> {
-    let mut input = vec![0];
+/// The input of these events, after `head`.
+fn events(head: &[u8], events: &[Event]) -> Vec<u8> {
+    let mut input = head.to_vec();
     for event in events {
         let mut buffer = [0; MAX_FRAME_BYTES];
         let bytes = postcard::to_slice(event, &mut buffer).expect("a sample fits");
@@ -138,5 +152,5 @@ fn seeds() -> Vec<Vec<u8>> {
         let record = Record { sequence, time: sequence, cpu: 0, event: *event };
         raw.extend_from_slice(encode(&record, &mut [0; MAX_FRAME_BYTES]).expect("a sample fits"));
     }
-    vec![events(&story), events(&story[..12]), raw]
+    vec![events(&[0], &story), events(&[0], &story[..12]), events(&[LOSES, 4], &story[..12]), raw]
 }
