@@ -88,6 +88,12 @@ impl Suite {
         Self { timeout, ..self }
     }
 
+    /// The same, with so many CPUs whatever [`CPUS_VARIABLE`] says.
+    pub fn with_cpus(mut self, cpus: u32) -> Self {
+        self.machine.cpus = cpus;
+        self
+    }
+
     /// The same, on another machine.
     pub fn with_machine(self, machine: MachineOptions) -> Self {
         Self { machine, ..self }
